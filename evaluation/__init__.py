@@ -1,0 +1,1 @@
+"""The evaluation suite: metrics, intervals and comparisons of video models."""

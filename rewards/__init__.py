@@ -1,0 +1,1 @@
+"""Reward models for video: pure scores, differentiable where they can be."""

@@ -1,0 +1,1 @@
+"""Make a text-to-video diffusion transformer produce the videos people prefer."""
