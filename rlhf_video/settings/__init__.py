@@ -1,0 +1,6 @@
+"""Typed settings: strict YAML, dotted command-line overrides, a resolved dump."""
+
+from rlhf_video.settings.arguments import Flags, parse_arguments
+from rlhf_video.settings.loading import changed_fields, config_hash, dump_yaml, load_config, read_tree
+
+__all__ = ["Flags", "changed_fields", "config_hash", "dump_yaml", "load_config", "parse_arguments", "read_tree"]

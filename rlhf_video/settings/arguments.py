@@ -1,0 +1,95 @@
+"""The command line of every entry script: `script [--config FILE] [--dry-run] [--resume] key=value ...`."""
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rlhf_video.errors import ConfigError
+from rlhf_video.settings.building import to_plain
+from rlhf_video.settings.loading import load_config
+from rlhf_video.settings.schema import REQUIRED, FieldSpec, type_name, walk_fields
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What the command line says beside the config."""
+
+    dry_run: bool
+    """Build on the meta device, print shapes, trainable parameters and the memory plan, and end."""
+    resume: bool
+    """Go on from the last checkpoint of the config's run directory."""
+    config_path: Path
+    """Config file that was read."""
+
+
+def parse_arguments(
+    schema: type[T], *, default_config: Path, description: str, arguments: Sequence[str] | None = None
+) -> tuple[T, Flags]:
+    """Read the command line of an entry script.
+
+    Args:
+        schema: Config dataclass of the script.
+        default_config: YAML file used without `--config`.
+        description: First paragraph of `--help`.
+        arguments: Command line without the program's name; None reads `sys.argv`.
+
+    Returns:
+        The config and the flags.
+
+    Raises:
+        ConfigError: An argument is unknown or the config does not hold.
+        SystemExit: `--help` was asked for.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _Parser(
+        description=description,
+        usage="%(prog)s [--config FILE] [--dry-run] [--resume] [--help] [key=value ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", type=Path, default=default_config, metavar="FILE", help=f"YAML file (default: {default_config})"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print shapes, parameters, a memory plan; train nothing")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the run directory")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change one field, for example seed=1")
+    if "--help" in arguments or "-h" in arguments:  # the field list is built only when it is shown
+        parser.epilog = describe_fields(schema)
+    known = parser.parse_intermixed_args(list(arguments))
+    flags = Flags(dry_run=known.dry_run, resume=known.resume, config_path=known.config)
+    return load_config(schema, known.config, known.overrides), flags
+
+
+def describe_fields(schema: type) -> str:
+    """Return the help text that lists every field with its type, default and docstring."""
+    width = max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
+    lines = ["fields (set them in the YAML file, or as key=value):"]
+    for dotted, spec in walk_fields(schema):
+        lines.append(f"  {dotted} ({type_name(spec.annotation)}, {_default_text(spec)})")
+        lines.extend(textwrap.wrap(spec.doc, width, initial_indent="      ", subsequent_indent="      "))
+    return "\n".join(lines)
+
+
+def _default_text(spec: FieldSpec) -> str:
+    if spec.default is REQUIRED:
+        return "required"
+    plain = to_plain(spec.default)
+    if plain is None or isinstance(plain, bool):
+        return f"default {str(plain).lower().replace('none', 'null')}"
+    return f"default {plain!r}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are ConfigErrors, so that they end like every other mistake."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise argparse's complaint as a ConfigError."""
+        hint = " Fields of the config are given as key=value, without dashes." if "unrecognized" in message else ""
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}.{hint} See --help.")
