@@ -1,0 +1,17 @@
+"""Prompt suites and video files."""
+
+from rlhf_video.data.contact_sheet import contact_sheet
+from rlhf_video.data.files import sha256_file, write_atomic
+from rlhf_video.data.prompts import PromptSuite, load_prompts
+from rlhf_video.data.video import encode_mp4, read_video, write_video
+
+__all__ = [
+    "PromptSuite",
+    "contact_sheet",
+    "encode_mp4",
+    "load_prompts",
+    "read_video",
+    "sha256_file",
+    "write_atomic",
+    "write_video",
+]
