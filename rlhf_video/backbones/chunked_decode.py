@@ -1,10 +1,10 @@
 """Decode a whole clip with a gradient at the memory of one latent frame.
 
 `AutoencoderKLWan` decodes one latent frame after another; a causal cache of features is all that one frame hands to
-the next. So the clip is a chain, and its vector-Jacobian product can be made by hand: decode without a graph and keep the
-cache at chunk borders; on the way back rebuild the graph of one chunk, pull the pixel gradient and the gradient of the
-outgoing cache through it, pass the gradient of the incoming cache on to the chunk before. Equal to the joint gradient
-(tests/unit/backbones/test_chunked_decode.py), which public trainers avoid by scoring the first frame only
+the next. So the clip is a chain, and its vector-Jacobian product can be made by hand: decode without a graph and keep
+the cache at chunk borders; on the way back rebuild the graph of one chunk, pull the pixel gradient and the gradient of
+the outgoing cache through it, pass the gradient of the incoming cache on to the chunk before. Equal to the joint
+gradient (tests/unit/backbones/test_chunked_decode.py), which public trainers avoid by scoring the first frame only
 (EasyAnimate, VideoX-Fun) or run out of memory on (facebookresearch/WMReward issue 13).
 """
 
