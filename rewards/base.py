@@ -1,0 +1,198 @@
+"""What a reward is: a pure score of a video, with its facts declared beside it.
+
+A reward returns scores in float32 and leaves sign, scale and loss to whoever asked. A clip that it cannot score is
+masked with a reason (value NaN, `valid` False); it never becomes a number.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rewards.errors import RewardError
+
+
+@dataclass(frozen=True)
+class FramePolicy:
+    """Which frames of a clip a reward looks at.
+
+    The first of two uses is the reward's own choice of frames; the second tells a trainer which frames it need decode.
+    Choosing from an already chosen clip changes nothing, so decoding only those frames gives the same score.
+    """
+
+    kind: Literal["all", "first", "uniform"] = "all"
+    """`all` frames; the `first` ones; or `uniform`, evenly spread from the first frame to the last."""
+    count: int | None = None
+    """How many: required for `uniform`, 1 by default for `first`, none for `all`."""
+
+    def __post_init__(self) -> None:
+        """Check that kind and count fit.
+
+        Raises:
+            RewardError: Unknown kind, a count where none fits, or a missing or non-positive one.
+        """
+        if self.kind not in ("all", "first", "uniform"):
+            raise RewardError(f"Unknown frame policy {self.kind!r}. Known: all, first, uniform.")
+        if self.kind == "all" and self.count is not None:
+            raise RewardError(
+                f"Frame policy 'all' takes no count, got {self.count}: use 'uniform' for {self.count} frames."
+            )
+        if self.kind == "uniform" and self.count is None:
+            raise RewardError("Frame policy 'uniform' needs a count, for example {kind: uniform, count: 8}.")
+        if self.count is not None and self.count < 1:
+            raise RewardError(f"Frame policy {self.kind!r} needs a count of at least 1, got {self.count}.")
+
+    def select(self, num_frames: int) -> tuple[int, ...]:
+        """Return the indices of the frames to look at, in ascending order.
+
+        Args:
+            num_frames: Frames of the clip, >= 1.
+
+        Returns:
+            `all`: every index. `first`: at most `count` indices. `uniform`: exactly `count` indices, the first and the
+            last frame included (the middle one for count 1); a shorter clip repeats frames.
+        """
+        if self.kind == "all":
+            return tuple(range(num_frames))
+        if self.kind == "first":
+            return tuple(range(min(self.count or 1, num_frames)))
+        count = self.count or 1
+        if count == 1:
+            return ((num_frames - 1) // 2,)
+        # Integer rounding to nearest, halves up: the same on every machine, unlike a float linspace.
+        return tuple((2 * i * (num_frames - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
+
+
+def parse_frame_policy(value: FramePolicy | str | Mapping[str, object]) -> FramePolicy:
+    """Read a frame policy as a config writes it.
+
+    Args:
+        value: "all", "first", a mapping such as {kind: uniform, count: 8}, or a policy.
+
+    Raises:
+        RewardError: Anything else.
+    """
+    if isinstance(value, FramePolicy):
+        return value
+    fields = {"kind": value} if isinstance(value, str) else dict(value)
+    kind, count = fields.pop("kind", None), fields.pop("count", None)
+    if fields or not isinstance(kind, str) or not (count is None or type(count) is int):
+        raise RewardError(f"Frame policy {value!r} is not understood: use all, first, or {{kind: uniform, count: 8}}.")
+    return FramePolicy(cast(Literal["all", "first", "uniform"], kind), count)  # the policy itself refuses other kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpec:
+    """The facts of a reward that trainers, validators and tables read."""
+
+    name: str
+    """Registry name, for example "clip_preference"."""
+    version: str
+    """Changes whenever the same pixels may score differently."""
+    dimensions: tuple[str, ...]
+    """Keys of `RewardOutput.values`, in order."""
+    range: tuple[float, float]
+    """Lowest and highest possible score, infinities allowed; the hull over the dimensions."""
+    higher_is_better: bool
+    """Direction of every dimension. A reward never flips a sign to make this True."""
+    is_differentiable: bool
+    """Whether gradients reach the pixels."""
+    frames: FramePolicy
+    """Which frames it looks at."""
+    resolution: tuple[int, int] | None
+    """Height and width to which frames are resized, None for the clip's own."""
+    licence: str
+    """SPDX name of code and weights, or where the folder states it."""
+    paper: str | None
+    """Source of the formula, None for our own."""
+    uses_prompt: bool
+    """Whether the prompt can change the score."""
+
+    def __post_init__(self) -> None:
+        """Check dimensions and range.
+
+        Raises:
+            RewardError: No or repeated dimensions, or an empty range.
+        """
+        if not self.dimensions or len(set(self.dimensions)) != len(self.dimensions):
+            raise RewardError(f"Reward {self.name!r} needs distinct dimensions, got {self.dimensions}.")
+        if not self.range[0] < self.range[1]:
+            raise RewardError(f"Reward {self.name!r} has an empty range {self.range}.")
+
+
+@dataclass(frozen=True)
+class RewardOutput:
+    """Unreduced scores of a batch."""
+
+    values: dict[str, Tensor]
+    """Per dimension shape (batch,), float32, NaN where not valid. Float64 for a float64 clip (gradient checks)."""
+    valid: Tensor
+    """Shape (batch,), bool, on the device of the values. Index with it before reducing: `values[key][valid].mean()`."""
+    reasons: tuple[str | None, ...]
+    """Per clip: why it is not valid, None where it is."""
+
+    def detach(self) -> Self:
+        """Return the same scores without their graph."""
+        return type(self)({key: value.detach() for key, value in self.values.items()}, self.valid, self.reasons)
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A pure score. Any class with these two members plugs in, by registry name or as "package.module:Class"."""
+
+    @property
+    def spec(self) -> RewardSpec:
+        """The reward's facts."""
+        ...
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
+        """Score a batch.
+
+        Args:
+            video: (batch, frames, channels, height, width), RGB in [0, 1], any float dtype, on any device.
+            prompts: One per clip.
+            fps: Frames per second of the clip, > 0.
+
+        Returns:
+            Scores on the clip's device.
+
+        Raises:
+            RewardError: The whole batch cannot be scored: wrong shape, dtype or range, wrong number of prompts.
+        """
+        ...
+
+
+def require_differentiable(reward: Reward, *, key: str | None = None) -> None:
+    """Refuse a reward that cannot train by back-propagation.
+
+    Args:
+        reward: The reward somebody wants to train on.
+        key: Its name in the config, where that differs from the registry name.
+
+    Raises:
+        RewardError: The reward declares that no gradient reaches the pixels.
+    """
+    if not reward.spec.is_differentiable:
+        raise RewardError(
+            f"Reward {key or reward.spec.name!r} is not differentiable, so it cannot train by reward backpropagation. "
+            "Move it to the held-out rewards or the judges, or train on preference pairs built with it."
+        )
+
+
+def masked_output(scores: dict[str, Tensor], valid: Tensor, reasons: tuple[str | None, ...]) -> RewardOutput:
+    """Return scores with NaN where they are not valid; no gradient flows into those.
+
+    Args:
+        scores: Per dimension shape (batch,).
+        valid: (batch,), bool.
+        reasons: Per clip, None where valid.
+    """
+    # where() gives the masked branch a zero gradient; multiplying by the mask would give NaN.
+    return RewardOutput(
+        {key: torch.where(valid, value, torch.full_like(value, math.nan)) for key, value in scores.items()},
+        valid,
+        reasons,
+    )
