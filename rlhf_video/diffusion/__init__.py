@@ -1,0 +1,1 @@
+"""Flow matching, noise levels and samplers: tensor functions only."""

@@ -1,0 +1,54 @@
+"""Rectified flow: the straight line from clean latents to noise (Liu et al. 2022, arXiv:2209.03003).
+
+`sigma` is 0 for clean latents and 1 for pure noise; the velocity points from clean to noise, as in Wan and in
+diffusers' `FlowMatchEulerDiscreteScheduler`.
+"""
+
+from torch import Tensor
+
+
+def expand_sigma(sigma: Tensor, latents: Tensor) -> Tensor:
+    """Return sigma in a shape that broadcasts against latents.
+
+    Args:
+        sigma: Noise level in [0, 1]; scalar, (batch,) or (batch, latent_frames).
+        latents: Latents, shape (batch, channels, latent_frames, latent_height, latent_width).
+
+    Raises:
+        ValueError: sigma has more than two dimensions.
+    """
+    if sigma.ndim == 0:
+        return sigma
+    if sigma.ndim == 1:
+        return sigma.view(-1, 1, 1, 1, 1)
+    if sigma.ndim == 2:
+        return sigma.view(sigma.shape[0], 1, sigma.shape[1], 1, 1)
+    raise ValueError(f"sigma has shape {tuple(sigma.shape)}: use a scalar, (batch,) or (batch, latent_frames).")
+
+
+def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Return the noised latents (1 - sigma) * clean + sigma * noise.
+
+    Args:
+        clean: Clean latents, shape (batch, channels, latent_frames, latent_height, latent_width).
+        noise: Standard normal noise of the same shape.
+        sigma: Noise level in [0, 1]; scalar, (batch,) or (batch, latent_frames).
+    """
+    level = expand_sigma(sigma, clean)
+    return (1 - level) * clean + level * noise
+
+
+def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
+    """Return the velocity noise - clean that the model learns; the same at every sigma."""
+    return noise - clean
+
+
+def predict_x0(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """Return the clean latents that a velocity implies, latents - sigma * velocity.
+
+    Args:
+        latents: Noised latents, shape (batch, channels, latent_frames, latent_height, latent_width).
+        velocity: Predicted velocity of the same shape.
+        sigma: Noise level of `latents`; scalar, (batch,) or (batch, latent_frames).
+    """
+    return latents - expand_sigma(sigma, latents) * velocity

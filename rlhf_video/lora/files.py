@@ -1,0 +1,162 @@
+"""Adapter files: `pytorch_lora_weights.safetensors`, which plain `WanPipeline.load_lora_weights` reads.
+
+The header carries what diffusers needs to rebuild the adapter (rank and alpha: without them a loader takes
+alpha = rank) and, under a key of our own, the base, the attention plan and where the adapter comes from.
+A two-expert model has a second file in the subfolder `transformer_2`, for
+`load_lora_weights(folder, subfolder="transformer_2", load_into_transformer_2=True)`.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlhf_video.errors import AdapterError
+from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, load_adapter_state
+
+WEIGHT_NAME = "pytorch_lora_weights.safetensors"
+METADATA_KEY = "rlhf_video"
+_MAIN, _SECOND = "transformer", "transformer_2"
+
+
+def save_adapter(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    *,
+    backbone: Adaptable,
+    config: LoraConfig,
+    metadata: Mapping[str, object] | None = None,
+) -> Path:
+    """Write an adapter folder; each file appears complete or not at all.
+
+    Args:
+        folder: Where to write; made if missing.
+        state: Weights as `adapter_state` names them.
+        backbone: The model they belong to.
+        config: Size and place of the adapter.
+        metadata: Plain values for the header, for example {"base": "assets/sprite-wan", "attention_plan": "full"}.
+
+    Returns:
+        The path of the main weight file.
+    """
+    targets = list(config.targets or backbone.spec.lora_targets)
+    own = {
+        "attention_plan": "full",
+        **(metadata or {}),
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "targets": targets,
+        "format": 1,
+    }
+    for component, target_folder in ((_MAIN, folder), (_SECOND, folder / _SECOND)):
+        part = {name: value for name, value in state.items() if name.startswith(f"{component}.")}
+        if not part:
+            continue
+        renamed = {f"{_MAIN}.{name.removeprefix(f'{component}.')}": value.contiguous() for name, value in part.items()}
+        peft_settings = {
+            f"{_MAIN}.r": config.rank,
+            f"{_MAIN}.lora_alpha": config.alpha,
+            f"{_MAIN}.target_modules": targets,
+            f"{_MAIN}.lora_dropout": 0.0,
+            f"{_MAIN}.bias": "none",
+        }
+        header = {
+            "format": "pt",
+            LORA_ADAPTER_METADATA_KEY: json.dumps(peft_settings, sort_keys=True),
+            METADATA_KEY: json.dumps({**own, "component": component}, sort_keys=True),
+        }
+        write_safetensors(target_folder / WEIGHT_NAME, renamed, header)
+    return folder / WEIGHT_NAME
+
+
+def write_safetensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file through a temporary sibling, so that a killed run leaves no half file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    os.close(handle)
+    try:
+        save_file(dict(tensors), temporary, dict(header))
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(file)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_adapter(backbone: Adaptable, folder: str | Path) -> dict[str, Any]:
+    """Attach the adapter of a folder to a backbone that has none.
+
+    Args:
+        backbone: The base model.
+        folder: Adapter folder, or its main weight file.
+
+    Returns:
+        The adapter's metadata (rank, alpha, targets, base, attention_plan, ...).
+
+    Raises:
+        AdapterError: The file is missing or damaged, has no metadata, or does not fit the backbone.
+    """
+    main = adapter_file(folder)
+    state, metadata = read_adapter(main)
+    second = main.parent / _SECOND / WEIGHT_NAME
+    if second.is_file():
+        state |= {
+            f"{_SECOND}.{name.removeprefix(f'{_MAIN}.')}": value for name, value in read_adapter(second)[0].items()
+        }
+    config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
+    attach(backbone, config, seed=0)
+    load_adapter_state(backbone, state)
+    return metadata
+
+
+def adapter_file(folder: str | Path) -> Path:
+    """Return the main weight file of an adapter folder.
+
+    Raises:
+        AdapterError: There is none.
+    """
+    path = Path(folder)
+    file = path / WEIGHT_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise AdapterError(f"There is no adapter at '{folder}': a folder with {WEIGHT_NAME} is needed.")
+    return file
+
+
+def adapter_sha256(folder: str | Path) -> str:
+    """Return the sha256 of an adapter's main weight file, in hex."""
+    return hashlib.sha256(adapter_file(folder).read_bytes()).hexdigest()
+
+
+def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:
+    """Return the metadata that `save_adapter` wrote.
+
+    Raises:
+        AdapterError: The file is missing, damaged, or was not written by this project.
+    """
+    return read_adapter(adapter_file(folder))[1]
+
+
+def read_adapter(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights and the metadata of one adapter file.
+
+    Raises:
+        AdapterError: The file is damaged or carries no rank and alpha.
+    """
+    try:
+        with safe_open(file, framework="pt") as handle:
+            header = handle.metadata() or {}
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{file} is not a readable safetensors file: {error}") from error
+    if METADATA_KEY not in header:
+        raise AdapterError(
+            f"{file} carries no rank and alpha of this project: convert it first (publish.py reads kohya files)."
+        )
+    return state, cast("dict[str, Any]", json.loads(header[METADATA_KEY]))

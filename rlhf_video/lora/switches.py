@@ -1,0 +1,105 @@
+"""Adapter off, adapter weaker, and gradient checkpointing that remembers which of them the forward pass saw.
+
+PEFT's own switches toggle `requires_grad` and are read again when a checkpointed block is recomputed: a backward
+pass after a switch then silently yields no gradient, or a wrong one. Here a switch never touches `requires_grad`,
+and a checkpointed block is recomputed in the state it was computed in.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from rlhf_video.errors import AdapterError
+from rlhf_video.lora.adapter import ADAPTER_NAME, Adaptable, adapter_layers
+
+_State = tuple[bool, float]
+
+
+def _get(layer: LoraLayer) -> _State:
+    return layer.disable_adapters, layer.scaling[ADAPTER_NAME]
+
+
+def _set(layer: LoraLayer, state: _State) -> None:
+    # Not `layer.enable_adapters(False)`: that also drops requires_grad, and a later backward finds no leaf.
+    layer._disable_adapters, layer.scaling[ADAPTER_NAME] = state
+
+
+@contextlib.contextmanager
+def adapter_off(backbone: Adaptable) -> Iterator[None]:
+    """Run the frozen base: inside, every adapter layer is skipped.
+
+    Backward never happens inside an adapter switch, so gradients must be off: use
+    `with torch.no_grad(), adapter_off(backbone): ...`.
+
+    Raises:
+        AdapterError: Gradients are being recorded.
+    """
+    if torch.is_grad_enabled():
+        raise AdapterError(
+            "adapter_off needs torch.no_grad(): backward never happens inside an adapter switch. Write "
+            "`with torch.no_grad(), adapter_off(backbone): ...`."
+        )
+    layers = [layer for _, layer in adapter_layers(backbone)]
+    states = [_get(layer) for layer in layers]
+    try:
+        for layer, (_, scale) in zip(layers, states, strict=True):
+            _set(layer, (True, scale))
+        yield
+    finally:
+        for layer, state in zip(layers, states, strict=True):
+            _set(layer, state)
+
+
+@contextlib.contextmanager
+def adapter_scale(backbone: Adaptable, scale: float) -> Iterator[None]:
+    """Run with the adapter's update multiplied by a factor: 0 is the base, 1 the adapter as trained.
+
+    Args:
+        backbone: The model; one without an adapter is left as it is.
+        scale: Factor, usually in [0, 1.25].
+    """
+    layers = [layer for _, layer in adapter_layers(backbone)]
+    states = [_get(layer) for layer in layers]
+    try:
+        for layer, (off, full) in zip(layers, states, strict=True):
+            _set(layer, (off, full * scale))
+        yield
+    finally:
+        for layer, state in zip(layers, states, strict=True):
+            _set(layer, state)
+
+
+@contextlib.contextmanager
+def _restored(states: list[tuple[LoraLayer, _State]]) -> Iterator[None]:
+    now = [_get(layer) for layer, _ in states]
+    try:
+        for layer, state in states:
+            _set(layer, state)
+        yield
+    finally:
+        for (layer, _), state in zip(states, now, strict=True):
+            _set(layer, state)
+
+
+def checkpoint_with_adapters(module: nn.Module, *inputs: Any) -> Any:
+    """Checkpoint one transformer block; its recomputation sees the adapter switches of its forward pass.
+
+    Args:
+        module: The block.
+        inputs: Its positional inputs.
+
+    Returns:
+        The block's output.
+    """
+    states = [(layer, _get(layer)) for layer in module.modules() if isinstance(layer, LoraLayer)]
+    return checkpoint(
+        module,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), _restored(states)),
+    )
