@@ -237,6 +237,29 @@ class VideoBackbone(ABC):
         """
 
     @abstractmethod
+    def decode_chunked(
+        self,
+        latents: Tensor,
+        *,
+        frames: Sequence[int] | None = None,
+        clamp: Literal["hard", "straight_through"] = "hard",
+        cache_every: int = 1,
+        cache_on_cpu: bool = False,
+    ) -> Tensor:
+        """Decode with a gradient at the memory of one latent frame; see `chunked_decode`.
+
+        Args:
+            latents: Normalised, shape (B, C, Fl, Hl, Wl).
+            frames: LATENT frames whose pixels are wanted, ascending, gaps allowed; None is the whole clip.
+            clamp: As in `decode`.
+            cache_every: Keep the decoder's cache at every n-th latent frame, recompute those between.
+            cache_on_cpu: Let kept caches wait in host memory.
+
+        Returns:
+            Shape (B, F, C, H, W) in [0, 1], float32.
+        """
+
+    @abstractmethod
     def enable_tiling(self) -> None:
         """Encode and decode in overlapping spatial tiles, for large frames."""
 

@@ -34,7 +34,7 @@ def clamp_to_unit(pixels: Tensor, clamp: Clamp) -> Tensor:
     """
     unit = pixels / 2 + 0.5
     hard = unit.clamp(0, 1)
-    return hard if clamp == "hard" else unit + (hard - unit).detach()
+    return hard if clamp == "hard" else hard.detach() + (unit - unit.detach())  # exactly the clamped value
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 
 from rlhf_video.backbones.base import BackboneSpec, Conditioning, VideoBackbone
-from rlhf_video.backbones.chunked_decode import clamp_to_unit
+from rlhf_video.backbones.chunked_decode import chunked_decode, clamp_to_unit
 from rlhf_video.backbones.folders import read_json
 from rlhf_video.backbones.text import PromptEncoder
 from rlhf_video.backbones.wan_vae import decode_unclamped
@@ -226,6 +226,22 @@ class WanBackbone(VideoBackbone):
             video = decode_unclamped(self.vae, raw)
         pixels = clamp_to_unit(video.transpose(1, 2).float(), clamp)
         return pixels[:, self.spec.pixel_frames(slice(start, stop))]
+
+    def decode_chunked(
+        self,
+        latents: Tensor,
+        *,
+        frames: Sequence[int] | None = None,
+        clamp: Literal["hard", "straight_through"] = "hard",
+        cache_every: int = 1,
+        cache_on_cpu: bool = False,
+    ) -> Tensor:
+        """Decode with a gradient at the memory of one latent frame; see `VideoBackbone.decode_chunked`."""
+        raw = self.denormalise(latents).to(self.vae.dtype)
+        waiting_place = "cpu" if cache_on_cpu else None
+        return chunked_decode(
+            self.vae, raw, frames=frames, clamp=clamp, border_every=cache_every, cache_device=waiting_place
+        )
 
     def enable_tiling(self, *, tile_size: int = 256, tile_stride: int = 192) -> None:
         """Encode and decode in overlapping square tiles.

@@ -1,12 +1,16 @@
 """The hand-made gradient of a whole clip equals autograd's, whatever is kept, dropped or recomputed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from rlhf_video.backbones import load_backbone
 from rlhf_video.backbones.chunked_decode import Clamp, chunked_decode, clamp_to_unit
 from rlhf_video.errors import BackboneError, ConfigError
+from rlhf_video.testing import tiny_wan_pipeline
 
 WAN_21 = {
     "base_dim": 4, "z_dim": 4, "dim_mult": [1, 2, 2], "num_res_blocks": 1,
@@ -115,3 +119,12 @@ def test_tiling_is_refused(vae: AutoencoderKLWan) -> None:
 def test_frames_out_of_range_are_refused(vae: AutoencoderKLWan, frames: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"decode\.frames"):
         chunked_decode(vae, latents_of(), frames=frames)
+
+
+def test_backbone_decodes_chunked_as_it_decodes_plainly(tmp_path: Path) -> None:
+    backbone = load_backbone(tiny_wan_pipeline(tmp_path / "tiny"))
+    latents = torch.randn(2, 4, 3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    plain, chunked = backbone.decode(latents), backbone.decode_chunked(latents, cache_every=2, cache_on_cpu=True)
+    torch.testing.assert_close(chunked, plain, rtol=0, atol=1e-6)
+    probe = torch.rand(plain.shape, generator=torch.Generator().manual_seed(2))
+    assert relative_error(gradient(chunked, latents, probe), gradient(plain, latents, probe)) <= 1e-5

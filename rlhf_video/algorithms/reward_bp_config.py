@@ -1,0 +1,287 @@
+"""Settings of reward backpropagation; every default names its source.
+
+"Reference" below is EasyAnimate v3 (arXiv:2405.18991) and its published reward scripts unless another paper is named.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
+from rlhf_video.errors import ConfigError
+from rlhf_video.lora import LoraConfig
+from rlhf_video.validation import GuardConfig, HeldOutStopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsConfig:
+    """Three disjoint prompt files (.txt, one a line, or .jsonl with {"prompt": ...})."""
+
+    train: Path
+    """Prompts that training samples from; 700 or more for a real model (reference: 701 of MovieGenVideoBench)."""
+    validation: Path
+    """Prompts for normalisation statistics, guards, early stop and the strength sweep; never trained on."""
+    test: Path | None = None
+    """Prompts of the one final comparison; None leaves it out. Nothing is ever tuned on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How clips are sampled, in training and in validation alike."""
+
+    num_frames: int = 81
+    """Pixel frames, 4k + 1 for Wan. 81 is Wan 2.1's native length."""
+    height: int = 256
+    """Pixels. 256 x 256 transfers to larger sizes (reference: published adapters were trained so)."""
+    width: int = 256
+    """Pixels."""
+    num_steps: int = 30
+    """Denoising steps (reference: Wan 2.1 scripts, 30)."""
+    guidance: float = 6.0
+    """Classifier-free guidance scale (reference: 6.0); 1 runs no unconditional pass."""
+    shift: float | None = None
+    """Sigma shift; None takes the backbone's own."""
+    text_length: int | None = None
+    """Tokens that prompts are padded to; None takes the backbone's own."""
+    negative_prompt: str = ""
+    """What guidance moves away from (reference: the empty prompt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Which pixels the trained rewards see, and how the gradient passes the edge of the range."""
+
+    frames: Literal["whole", "first"] | tuple[int, ...] = "whole"
+    """Latent frames decoded for the rewards: whole (chunk by chunk, at the memory of one), first (reference: with image
+    rewards more frames cost motion), or a list of latent frame numbers."""
+    clamp: Literal["hard", "straight_through"] = "hard"
+    """hard: a pixel outside [0, 1] gets no gradient, as in every public script. straight_through: the value is clamped,
+    the gradient passes, so burnt-out areas can recover."""
+    cache_every: int = 1
+    """Keep the decoder's cache at every n-th latent frame and recompute those between: less memory, one more decode."""
+    cache_on_cpu: bool = False
+    """Let kept caches wait in host memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTermConfig:
+    """One reward by name."""
+
+    name: str
+    """Registry name (`rlhf-video rewards` lists them) or "package.module:Class"."""
+    weight: float = 1.0
+    """Share in the trained sum, after normalisation by the base mean and deviation; unused where not trained."""
+    dimension: str | None = None
+    """Which of the reward's dimensions; None takes the first when training, all when only reporting."""
+    label: str | None = None
+    """Name in metrics and tables; None takes `name`. Needed when one class is used twice."""
+    options: dict[str, object] = field(default_factory=dict)
+    """Arguments of the reward's class, for example {model: assets/sprite-clip}."""
+
+    @property
+    def key(self) -> str:
+        """Name in metrics and tables."""
+        return self.label or self.name.rsplit(":", 1)[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullConfig:
+    """Velocity-space pull to the base model: what KL is to a language model, for a deterministic sampler."""
+
+    weight: float = 0.0
+    """Factor on the mean squared difference between the policy's and the base's velocity at each active step, on the
+    same input. 0 costs nothing; above 0 costs one forward pass without gradient per active step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataAnchorConfig:
+    """Plain flow-matching loss on given clips (forward KL; DDRL, arXiv:2512.04332): resists over-stylising."""
+
+    weight: float = 0.0
+    """Factor on the flow-matching loss; 0 turns it off."""
+    manifest: Path | None = None
+    """manifest.json as `generate.py` writes it (clips with their prompts); its clips must have the sampling size."""
+    clips_per_step: int = 4
+    """Clips per optimiser step, over all processes."""
+
+    def __post_init__(self) -> None:
+        """Refuse an anchor without data."""
+        if self.weight > 0 and self.manifest is None:
+            raise ConfigError(
+                "data_anchor.weight is above 0 but data_anchor.manifest is missing: name a manifest.json."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW on the adapter."""
+
+    learning_rate: float = 1e-5
+    """Reference: 1e-5 for rank 128; 5e-6 is safer on large models."""
+    weight_decay: float = 3e-2
+    """Reference: 3e-2."""
+    beta1: float = 0.9
+    """First-moment decay."""
+    beta2: float = 0.999
+    """Second-moment decay (reference: 0.999)."""
+    epsilon: float = 1e-10
+    """Reference: 1e-10, as reward gradients are small."""
+    max_grad_norm: float = 0.3
+    """Gradient clip over all adapter parameters (reference: 0.3)."""
+    warmup: int = 0
+    """Optimiser steps of linear warm-up; constant afterwards."""
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
+        return self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """The batch of one optimiser step, over all processes."""
+
+    global_prompts: int = 8
+    """Clips per optimiser step, one per prompt (reference: 8)."""
+    accumulation: int = 1
+    """Pieces that each process cuts its share into; less memory, the same gradient."""
+
+    def micro_batches(self, share: Sequence[int]) -> list[list[int]]:
+        """Cut one process's share of the global batch into `accumulation` equal pieces.
+
+        Raises:
+            ConfigError: The share cannot be cut equally.
+        """
+        if len(share) == 0 or len(share) % self.accumulation:
+            raise ConfigError(
+                f"batch.global_prompts={self.global_prompts} gives a process {len(share)} clips, which "
+                f"batch.accumulation={self.accumulation} does not divide: use a multiple of processes x accumulation."
+            )
+        size = len(share) // self.accumulation
+        return [list(share[start : start + size]) for start in range(0, len(share), size)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Same prompts and noise for base and adapter (with EMA weights), intervals clustered by prompt."""
+
+    every: int = 100
+    """Optimiser steps between validations; the last step is always validated (reference: 100)."""
+    num_prompts: int | None = None
+    """First prompts of the validation file to use; None uses all."""
+    clips_per_prompt: int = 2
+    """Clips per prompt; 2 or more let the diversity guard work."""
+    batch: int = 8
+    """Clips per forward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """Adapter-strength sweep on the validation prompts at the end."""
+
+    scales: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+    """Strengths tried; the best held-out gain whose guards hold is recommended (reference: published adapters are best
+    at 0.5 to 0.7). Empty leaves the sweep out and recommends 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalTestConfig:
+    """The one comparison on the test prompts, at the recommended strength."""
+
+    clips_per_prompt: int = 4
+    """Clips per prompt."""
+    num_prompts: int | None = None
+    """First prompts of the test file to use; None uses all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is written."""
+
+    every: int = 50
+    """Optimiser steps between checkpoints; the last step always writes one (reference: 100)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardBpConfig:
+    """Reward backpropagation: fine-tune a LoRA by the gradient of rewards through the last sampling steps."""
+
+    backbone: str
+    """Model folder, for example "assets/sprite-wan" or a local copy of "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"."""
+    prompts: PromptsConfig
+    """Prompt files."""
+    rewards: tuple[RewardTermConfig, ...]
+    """Trained rewards, differentiable. Two kinds beat one (reference, HPS + MPS); a video reward keeps motion."""
+    held_out: tuple[RewardTermConfig, ...] = ()
+    """Rewards that are reported and that stop the run, never trained."""
+    judge: RewardTermConfig | None = None
+    """A further score that only reports, for example a verifier that knows the truth."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Sampler."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapter."""
+    estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    """How the gradient is estimated."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """What the rewards see."""
+    pull: PullConfig = field(default_factory=PullConfig)
+    """Pull to the base."""
+    data_anchor: DataAnchorConfig = field(default_factory=DataAnchorConfig)
+    """Loss on given clips."""
+    ema_decay: float = 0.95
+    """Decay of the averaged adapter that is validated and published; 0 publishes the last one. Reference: none."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """Batch."""
+    num_steps: int = 1000
+    """Optimiser steps (reference: 1 500 to 16 000)."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """Validation."""
+    guards: GuardConfig = field(default_factory=GuardConfig)
+    """Alarms against reward hacking."""
+    held_out_stop: HeldOutStopConfig = field(default_factory=HeldOutStopConfig)
+    """Early stop when held-out falls while trained rises."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """Strength sweep."""
+    test: FinalTestConfig = field(default_factory=FinalTestConfig)
+    """Final comparison."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the frozen weights. The adapter, the sampler's state, decoded pixels and rewards are float32 always."""
+    gradient_checkpointing: bool = True
+    """Recompute transformer blocks in the backward pass: one block's activations instead of all."""
+    seed: int = 0
+    """Decides adapter start, prompt order, active steps and noise, on any number of processes."""
+    output_dir: Path = Path("runs/reward_bp")
+    """Run directory."""
+
+    def __post_init__(self) -> None:
+        """Check what one section cannot see alone."""
+        if not self.rewards:
+            raise ConfigError("rewards is empty: name at least one differentiable reward to train on.")
+        terms = [*self.rewards, *self.held_out, *([self.judge] if self.judge else [])]
+        keys = [term.key for term in terms]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"Two rewards are called '{key}': give one of them another 'label'.")
+        if self.prompts.test in (self.prompts.train, self.prompts.validation):
+            raise ConfigError(
+                f"prompts.test={self.prompts.test} is also a train or validation file: tests must be unseen."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay} must lie in [0, 1); 0 turns averaging off.")
+        for name, value in (
+            ("num_steps", self.num_steps),
+            ("batch.global_prompts", self.batch.global_prompts),
+            ("batch.accumulation", self.batch.accumulation),
+            ("validation.every", self.validation.every),
+            ("validation.clips_per_prompt", self.validation.clips_per_prompt),
+            ("validation.batch", self.validation.batch),
+            ("checkpoint.every", self.checkpoint.every),
+            ("decode.cache_every", self.decode.cache_every),
+            ("test.clips_per_prompt", self.test.clips_per_prompt),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
