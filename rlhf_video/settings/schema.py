@@ -97,7 +97,7 @@ def type_name(annotation: object) -> str:
 
 
 def walk_fields(schema: type, prefix: str = "") -> Iterator[tuple[str, FieldSpec]]:
-    """Yield (dotted name, field) for every leaf of a schema, depth first; the fields of list items are `name.N.field`."""
+    """Yield (dotted name, field) for every leaf of a schema, depth first; fields of list items are `name.N.field`."""
     for spec in fields_of(schema).values():
         dotted = prefix + spec.name
         inner = nested_config(spec.annotation)
