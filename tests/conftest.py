@@ -1,6 +1,6 @@
-"""Shared rules of the whole suite: no hub access, no telemetry, one thread, and no silent skip where CI asks for everything.
+"""Rules of the whole suite: no hub access, no telemetry, one thread, and no silent skip where CI asks for everything.
 
-The network itself is blocked by pytest-socket (`--allow-hosts` in pyproject.toml): only loopback is open, for gloo and local servers.
+pytest-socket blocks the network (`--allow-hosts` in pyproject.toml): only loopback is open, for gloo and local servers.
 """
 
 import os

@@ -81,7 +81,12 @@ def test_program_is_program(program: Path, tmp_path: Path) -> None:
     by_path = len(program.parts) == 2
     how = [str(ROOT / program)] if by_path else ["-m", ".".join(program.with_suffix("").parts)]
     done = subprocess.run(
-        [sys.executable, *how, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=100, env=dict(os.environ)
+        [sys.executable, *how, "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout.lower()
