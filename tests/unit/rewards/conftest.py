@@ -1,0 +1,83 @@
+"""Tiny real CLIP and X-CLIP folders with a word-level tokenizer, written once per session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, XCLIPConfig, XCLIPModel
+
+WORDS = ("<pad>", "<unk>", "<bos>", "a", "red", "blue", "green", "circle", "square", "star", "moving", "left", "up")
+WORDS = (*WORDS, "<eos>")  # X-CLIP reads the text at the highest id
+TEXT = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 12,
+    "pad_token_id": 0,
+    "bos_token_id": WORDS.index("<bos>"),
+    "eos_token_id": WORDS.index("<eos>"),
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 12,
+    "patch_size": 6,
+}
+
+
+def word_tokenizer(words: tuple[str, ...] = WORDS, *, appends_end: bool = True) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words that frames a sentence with <bos> and <eos>."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if appends_end:
+        special = [(word, words.index(word)) for word in ("<bos>", "<eos>")]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>"
+    )
+
+
+def spread(model: torch.nn.Module) -> None:
+    """Widen the initial weights: std 0.02 leaves a model blind to its pixels, and tests of it pass whatever it does."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=8))
+    spread(model)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xclip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-xclip")
+    torch.manual_seed(0)
+    mit = {"mit_hidden_size": 8, "mit_intermediate_size": 16, "mit_num_hidden_layers": 1, "mit_num_attention_heads": 2}
+    config = XCLIPConfig(
+        text_config=TEXT,
+        vision_config={**VISION, **mit, "num_frames": 5},
+        projection_dim=8,
+        prompt_layers=1,
+        prompt_num_attention_heads=2,
+        prompt_alpha=1.0,
+    )
+    model = XCLIPModel(config)
+    spread(model)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder

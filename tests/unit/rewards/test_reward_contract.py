@@ -1,0 +1,111 @@
+"""Every reward passes the contract, and the contract catches rewards that lie."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
+
+from rewards.base import RewardOutput
+from rewards.testing import BrightnessReward, RewardContract
+
+
+class TestBrightness(RewardContract):
+    reward = "brightness"
+
+
+class TestFrameDifference(RewardContract):
+    reward = "frame_difference"
+
+
+class TestSaturation(RewardContract):
+    reward = "saturation"
+
+
+class TestSharpness(RewardContract):
+    reward = "sharpness"
+
+
+class TestClipPreference(RewardContract):
+    reward = "clip_preference"
+    bf16_tolerance = 0.1
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, clip_folder: Path) -> None:
+        type(self).options = {"model": clip_folder}
+
+
+class TestClipPreferenceOfFewFramesInPasses(RewardContract):
+    reward = "clip_preference"
+    bf16_tolerance = 0.1
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, clip_folder: Path) -> None:
+        frames = {"kind": "uniform", "count": 3}
+        type(self).options = {"model": clip_folder, "frames": frames, "fit": "letterbox", "frames_per_pass": 2}
+
+
+class TestVideoText(RewardContract):
+    reward = "video_text"
+    bf16_tolerance = 0.1
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, xclip_folder: Path) -> None:
+        type(self).options = {"model": xclip_folder}
+
+
+class TestVideoTextResampledInPasses(RewardContract):
+    reward = "video_text"
+    shape = (3, 9, 3, 20, 14)
+    bf16_tolerance = 0.1
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, xclip_folder: Path) -> None:
+        type(self).options = {"model": xclip_folder, "fit": "squash", "clips_per_pass": 2}
+
+
+class DetachedReward(BrightnessReward):
+    """Declares a gradient that it does not give."""
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
+        return super().__call__(video, prompts, fps=fps).detach()
+
+
+class BatchDependentReward(BrightnessReward):
+    """Divides by the largest score of the batch, as a public reward does."""
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
+        output = super().__call__(video, prompts, fps=fps)
+        values = {key: value / value.max() for key, value in output.values.items()}
+        return RewardOutput(values, output.valid, output.reasons)
+
+
+class WrongGradientReward(BrightnessReward):
+    """Doubles its gradient through a straight-through trick."""
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
+        return super().__call__(2 * video - video.detach(), prompts, fps=fps)
+
+
+def contract_of(reward: BrightnessReward) -> RewardContract:
+    class Contract(RewardContract):
+        def build(self) -> BrightnessReward:
+            return reward
+
+    return Contract()
+
+
+def test_contract_catches_a_gradient_that_is_declared_but_missing() -> None:
+    with pytest.raises(AssertionError):
+        contract_of(DetachedReward()).test_gradient_reaches_pixels_as_declared()
+
+
+def test_contract_catches_a_score_that_depends_on_the_batch() -> None:
+    with pytest.raises(AssertionError):
+        contract_of(BatchDependentReward()).test_a_batch_scores_as_its_clips_alone()
+
+
+def test_contract_catches_a_wrong_gradient() -> None:
+    with pytest.raises(GradcheckError):
+        contract_of(WrongGradientReward()).test_gradient_equals_finite_differences()
