@@ -37,18 +37,22 @@ def write_video(path: str | Path, video: Tensor, fps: float, *, crf: int = 12) -
     write_atomic(path, encode_mp4(video, fps, crf=crf))
 
 
-def encode_mp4(video: Tensor, fps: float, *, crf: int = 12) -> bytes:
+def encode_mp4(video: Tensor, fps: float, *, crf: int = 12, min_side: int = 0) -> bytes:
     """Return one clip as the bytes of an mp4 file; the same clip gives the same bytes.
 
     Args:
         video: Pixels in [0, 1], shape (frames, 3, height, width), height and width even.
         fps: Frames per second, > 0.
         crf: x264's constant rate factor.
+        min_side: Clips with a shorter side below this are enlarged by a whole factor, nearest neighbour (pixels);
+            for showing, where halved chroma resolution would blur small shapes.
 
     Raises:
         DataError: The shape, the size, fps or a pixel does not fit.
     """
     frames = _to_uint8(video, fps)
+    factor = max(1, -(-min_side // min(frames.shape[1:3])))
+    frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
         # One thread: the thread count would change the bytes from machine to machine.

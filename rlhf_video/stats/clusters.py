@@ -32,4 +32,4 @@ def cluster_sums(values: ArrayLike, clusters: ArrayLike) -> tuple[NDArray[np.flo
         )
     _, index = np.unique(labels, return_inverse=True)
     sizes = np.bincount(index).astype(np.float64)
-    return np.bincount(index, weights=array), sizes
+    return np.bincount(index, weights=array).astype(np.float64), sizes

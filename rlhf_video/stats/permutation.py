@@ -1,4 +1,4 @@
-"""A paired permutation test that flips whole clusters (Ernst 2004, section 3; Winkler et al. 2014 on exchangeability blocks)."""
+"""A paired permutation test that flips whole clusters (Winkler et al. 2015, NeuroImage 123: exchangeability blocks)."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -4,6 +4,14 @@ from rlhf_video.validation.clips import Clips, Scores, diversity_scores, join_sc
 from rlhf_video.validation.comparison import Comparison, ScoreChange
 from rlhf_video.validation.guards import Alarm, GuardConfig, GuardReading, alarms_of, check_guards, read_guards
 from rlhf_video.validation.held_out import HeldOutStop, HeldOutStopConfig
+from rlhf_video.validation.reporting import (
+    CurveView,
+    ScoreView,
+    TrainingReport,
+    effect_rows,
+    verdict_sentence,
+    write_training_report,
+)
 from rlhf_video.validation.sweep import StrengthSweep, SweepRow, choose_scale, sweep_strength
 from rlhf_video.validation.validator import Validator
 
@@ -11,21 +19,27 @@ __all__ = [
     "Alarm",
     "Clips",
     "Comparison",
+    "CurveView",
     "GuardConfig",
     "GuardReading",
     "HeldOutStop",
     "HeldOutStopConfig",
     "ScoreChange",
+    "ScoreView",
     "Scores",
     "StrengthSweep",
     "SweepRow",
+    "TrainingReport",
     "Validator",
     "alarms_of",
     "check_guards",
     "choose_scale",
     "diversity_scores",
+    "effect_rows",
     "join_scores",
     "read_guards",
     "score_clips",
     "sweep_strength",
+    "verdict_sentence",
+    "write_training_report",
 ]

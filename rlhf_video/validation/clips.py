@@ -90,8 +90,8 @@ def score_clips(
             for dimension, values in output.values.items():
                 masked = values.detach().double().cpu().masked_fill(~valid, float("nan"))
                 parts.setdefault(f"{name}/{dimension}", []).append(masked)
-        for key, values in parts.items():
-            scores[key] = torch.cat(values).numpy()
+        for key, chunks in parts.items():
+            scores[key] = torch.cat(chunks).numpy()
             if np.isnan(scores[key]).all():
                 reason = reasons[0] if reasons else "no reason given"
                 raise DataError(f"Reward '{name}' scored none of the {len(clips)} clips ({reason}): remove or mend it.")

@@ -35,8 +35,12 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         """Check that every limit is a positive ratio."""
-        for name in ("min_motion_ratio", "max_saturation_ratio", "min_diversity_ratio"):
-            value = getattr(self, name)
+        limits = {
+            "min_motion_ratio": self.min_motion_ratio,
+            "max_saturation_ratio": self.max_saturation_ratio,
+            "min_diversity_ratio": self.min_diversity_ratio,
+        }
+        for name, value in limits.items():
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"guards.{name}={value} is not a positive ratio: use for example 0.7 or 1.3.")
 
@@ -74,7 +78,8 @@ _ADVICE = {
     "pull to the base, or publish a smaller adapter strength.",
     "saturation": "Colours are washed out to please the reward. Lower the learning rate or the number of steps, raise "
     "the pull to the base, or add a second reward.",
-    "diversity": "Clips of one prompt become alike. Stop earlier, raise the pull to the base, or train on more prompts.",
+    "diversity": "Clips of one prompt become alike. Stop earlier, raise the pull to the base, or train on more "
+    "prompts.",
     "held-out": "A reward that was not trained on got worse: the trained reward is being exploited. Take an earlier "
     "checkpoint or a smaller adapter strength, or train on an ensemble of rewards.",
 }

@@ -58,11 +58,12 @@ class HeldOutStop:
         self.num_bad = self.num_bad + 1 if fell and trained > self.trained_at_best else 0
         if self.num_bad < self.config.patience:
             return None
+        held_out_fall = f"from {self.best_held_out:+.2f} (step {self.best_step}) to {held_out:+.2f}"
+        trained_rise = f"from {self.trained_at_best:+.2f} to {trained:+.2f}"
         message = (
-            f"Held-out reward fell from {self.best_held_out:+.2f} (step {self.best_step}) to {held_out:+.2f} while the "
-            f"trained reward rose from {self.trained_at_best:+.2f} to {trained:+.2f} (standard deviations of the base): "
-            f"the reward is being exploited. Use the checkpoint of step {self.best_step}, lower the learning rate, raise "
-            "the pull to the base, or train on more than one reward."
+            f"Held-out reward fell {held_out_fall} while the trained one rose {trained_rise} (standard deviations of the "
+            f"base): the reward is being exploited. Use the checkpoint of step {self.best_step}, lower the learning rate, "
+            "raise the pull to the base, or train on more than one reward."
         )
         return Alarm("held-out stop", held_out, self.best_held_out - self.config.tolerance, message)
 

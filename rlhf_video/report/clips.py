@@ -1,0 +1,65 @@
+"""Base and adapter clips side by side, embedded as mp4 data URIs."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rlhf_video.report.page import Html, escape, join
+
+
+@dataclass(frozen=True)
+class ClipPair:
+    """Two clips of the same prompt and noise."""
+
+    prompt: str
+    base_mp4: bytes
+    """H.264 mp4 of the base's clip (`rlhf_video.data.encode_mp4`)."""
+    adapter_mp4: bytes
+    aspect: float = 1.0
+    """Width over height, so that nothing jumps while the page loads."""
+    base_scores: Mapping[str, str] = field(default_factory=dict)
+    """Label -> text under the clip."""
+    adapter_scores: Mapping[str, str] = field(default_factory=dict)
+
+
+def clip_pairs(pairs: Sequence[ClipPair], *, base_name: str = "base", adapter_name: str = "adapter") -> Html:
+    """Return the clips two by two, looping in step, with buttons to restart and to pause them.
+
+    Args:
+        pairs: Clips; each becomes a few kilobytes (64x64) to a megabyte (480x832) of the page.
+        base_name: Caption of the left clip.
+        adapter_name: Caption of the right clip.
+    """
+    bar = (
+        '<div class="bar"><button type="button" data-act="restart">Restart together</button>'
+        '<button type="button" data-act="toggle">Pause</button></div>'
+    )
+    cards = []
+    for pair in pairs:
+        left = _side(pair, pair.base_mp4, pair.base_scores, name=base_name, kind="base")
+        right = _side(pair, pair.adapter_mp4, pair.adapter_scores, name=adapter_name, kind="adapter")
+        prompt = f'<p class="prompt">{escape(pair.prompt)}</p>'
+        cards.append(f'<article class="card pair">{prompt}<div class="two">{left}{right}</div></article>')
+    return Html(f'{bar}<div class="pairs">{"".join(cards)}</div>')
+
+
+def video_element(mp4: bytes, *, label: str, aspect: float = 1.0) -> Html:
+    """Return one looping, muted clip that the browser enlarges without blur.
+
+    Args:
+        mp4: Bytes of an H.264 mp4 file.
+        label: Text for those who cannot see it.
+        aspect: Width over height.
+    """
+    source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+    flags = "autoplay loop muted playsinline"
+    return Html(
+        f'<video src="{source}" style="aspect-ratio:{aspect:.4f}" {flags} aria-label="{escape(label)}"></video>'
+    )
+
+
+def _side(pair: ClipPair, mp4: bytes, scores: Mapping[str, str], *, name: str, kind: str) -> Html:
+    clip = video_element(mp4, label=f"{name}: {pair.prompt}", aspect=pair.aspect)
+    rows = join([Html(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>") for key, text in scores.items()], separator="")
+    below = f'<dl class="scores">{rows}</dl>' if scores else ""
+    return Html(f'<figure>{clip}<p class="who {kind}">{escape(name)}</p>{below}</figure>')

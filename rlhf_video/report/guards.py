@@ -1,0 +1,42 @@
+"""One card per guard: what it measures, where it stands, what to do when it trips."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlhf_video.report.page import Html, escape
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardCard:
+    """A guard's reading, as texts."""
+
+    name: str
+    value: float
+    """NaN when not measured."""
+    limit: str
+    """What is allowed, for example "at least 0.7 of the base"."""
+    state: Literal["ok", "tripped", "not measured"]
+    is_ratio: bool
+    """Write the value as a multiple of the base ("0.93x") instead of a signed difference."""
+    advice: str
+    """Shown unless the guard holds."""
+
+
+_STATE_TEXT = {"ok": "holds", "tripped": "tripped", "not measured": "not measured"}
+
+
+def guard_cards(cards: Sequence[GuardCard]) -> Html:
+    """Return the cards in a row that wraps."""
+    parts = []
+    for card in cards:
+        value = "—" if math.isnan(card.value) else f"{card.value:.2f}×" if card.is_ratio else f"{card.value:+.3f}"
+        advice = "" if card.state == "ok" else f'<p class="advice">{escape(card.advice)}</p>'
+        kind = card.state.replace(" ", "-")
+        parts.append(
+            f'<div class="card guard {kind}"><span class="state">{_STATE_TEXT[card.state]}</span>'
+            f"<h3>{escape(card.name)}</h3>"
+            f'<div class="value">{value}</div><p>{escape(card.limit)}</p>{advice}</div>'
+        )
+    return Html(f'<div class="guards">{"".join(parts)}</div>')
