@@ -55,11 +55,6 @@ def finish_step(engine: Any, max_grad_norm: float) -> Tensor:
     return torch.as_tensor(engine.get_global_grad_norm(), dtype=torch.float32).detach().cpu()
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside an engine, or the module itself."""
-    return module.module if type(module).__name__ == "DeepSpeedEngine" else module  # type: ignore[return-value]
-
-
 def refresh_masters(engine: Any) -> None:
     """Copy the module's parameters into the optimiser's own float32 copies, after they were set from outside."""
     engine.optimizer.refresh_fp32_params()

@@ -22,15 +22,17 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from rlhf_video.errors import ConfigError
+from rlhf_video.lora.adapter import Adaptable, load_adapter_state, named_adapter_parameters
 from rlhf_video.runtime import deepspeed_engine, fsdp2
 
 Kind = Literal["single", "data_parallel", "fsdp2", "deepspeed"]
 
 
-class HasTransformers(Protocol):
-    """What is prepared: a video backbone, or anything that holds its trainable modules by name."""
+class Preparable(Adaptable, Protocol):
+    """What is prepared: a backbone with its adapter attached."""
 
     transformers: dict[str, nn.Module]
+    """Trainable modules by component name; entries are replaced."""
 
 
 def create_accelerator(*, mixed_precision: str | None = None) -> Accelerator:
@@ -66,7 +68,7 @@ class Distribution:
         """Whether this process writes files and logs."""
         return bool(self.accelerator.is_main_process)
 
-    def prepare(self, backbone: HasTransformers, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    def prepare(self, backbone: Preparable, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Make a model and its optimiser ready for many processes, before the first step.
 
         Under fsdp2 and deepspeed the parameters become other objects: take them from `parameters(optimizer)`
@@ -190,40 +192,22 @@ class Distribution:
         """Return a state with every sharded tensor gathered; call it on every process."""
         return fsdp2.full_tree(state)
 
-    def full_adapter_state(self, backbone: HasTransformers) -> dict[str, Tensor]:
-        """Return the trainable parameters of the transformers, whole, on the CPU; call it on every process.
+    def full_adapter_state(self, backbone: Preparable) -> dict[str, Tensor]:
+        """Return what `lora.adapter_state` returns, shards gathered; call it on every process."""
+        named = named_adapter_parameters(backbone)
+        return {name: fsdp2.full(parameter).detach().to("cpu", copy=True) for name, parameter in named}
 
-        Returns:
-            Tensors by "<component>.<parameter name>", as the modules name them before they are prepared.
-        """
-        state = {}
-        for component, module in backbone.transformers.items():
-            for name, parameter in deepspeed_engine.unwrapped(module).named_parameters():
-                if parameter.requires_grad:
-                    state[f"{component}.{name}"] = fsdp2.full(parameter).detach().to("cpu", copy=True)
-        return state
-
-    def load_adapter_state(self, backbone: HasTransformers, state: Mapping[str, Tensor]) -> None:
-        """Set the trainable parameters from what `full_adapter_state` returned.
+    def load_adapter_state(self, backbone: Preparable, state: Mapping[str, Tensor]) -> None:
+        """Set the adapter from what `full_adapter_state` returned.
 
         Raises:
-            ConfigError: The names or shapes are not those of this adapter.
+            AdapterError: The names or shapes are not those of this adapter.
         """
-        own = {
-            f"{component}.{name}": parameter
-            for component, module in backbone.transformers.items()
-            for name, parameter in deepspeed_engine.unwrapped(module).named_parameters()
-            if parameter.requires_grad
-        }
-        wrong = set(own) ^ set(state) or {n for n in own if own[n].shape != state[n].shape}
-        if wrong:
-            raise ConfigError(
-                f"The saved adapter does not fit this run's: {len(wrong)} parameters differ, for example "
-                f"'{min(wrong)}'. Use the rank, targets and backbone it was trained with."
-            )
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(fsdp2.like(state[name], parameter))
+        own = dict(named_adapter_parameters(backbone))
+        fits = {name for name, value in state.items() if name in own and own[name].shape == value.shape}
+        load_adapter_state(
+            backbone, {name: fsdp2.like(value, own[name]) if name in fits else value for name, value in state.items()}
+        )
         if self._engine is not None:
             deepspeed_engine.refresh_masters(self._engine)
 

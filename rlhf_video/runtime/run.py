@@ -100,7 +100,7 @@ class Run:
 
         Args:
             step: Number of finished steps: the first step that a resumed run takes.
-            state: By file name: tensors (sharded ones are gathered), numbers, text, nested dicts and lists of them.
+            state: By file name: tensors (sharded ones are gathered), numbers, text, dicts and lists.
         """
         full = self.distribution.full_state(state)
         generators = self.distribution.gather_objects(rng_state())

@@ -33,7 +33,10 @@ def seed_all(seed: int) -> None:
 def rng_state() -> dict[str, object]:
     """Return the state of every global generator (Python, NumPy, torch, CUDA) as tensors and plain values."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, keys, position, has_gauss, cached = cast(
+        tuple[str, np.ndarray, int, int, float],
+        np.random.get_state(legacy=True),  # noqa: NPY002
+    )
     return {
         "python": (version, torch.tensor(words, dtype=torch.int64), gauss),
         "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)),
