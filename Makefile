@@ -11,7 +11,7 @@ TORCH_ARGS ?=
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
 LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/single.yaml
 export HF_HUB_DISABLE_TELEMETRY := 1
