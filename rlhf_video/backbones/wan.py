@@ -107,7 +107,9 @@ class WanBackbone(VideoBackbone):
         index, spec, text_width = _read_facts(folder, text_length)
         with torch.device("meta"):
             transformers: dict[str, nn.Module] = {
-                name: WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder / name)).to(dtype)
+                name: _in_precision(
+                    WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder / name)), dtype
+                )
                 for name in _component_names(folder, index)
             }
             vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae"))
@@ -262,6 +264,14 @@ class WanBackbone(VideoBackbone):
                     transformer.enable_gradient_checkpointing(checkpoint_with_adapters)
                 else:
                     transformer.disable_gradient_checkpointing()
+
+
+def _in_precision(transformer: WanTransformer3DModel, dtype: torch.dtype) -> WanTransformer3DModel:
+    """Cast as `from_pretrained` does: the model's own list of sensitive modules stays float32."""
+    for name, parameter in transformer.named_parameters():
+        if not any(module in name.split(".") for module in transformer._keep_in_fp32_modules):
+            parameter.data = parameter.data.to(dtype)
+    return transformer
 
 
 def _frame_run(frames: slice | None, num_latent_frames: int) -> tuple[int, int]:

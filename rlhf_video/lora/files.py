@@ -2,8 +2,9 @@
 
 The header carries what diffusers needs to rebuild the adapter (rank and alpha: without them a loader takes
 alpha = rank) and, under a key of our own, the base, the attention plan and where the adapter comes from.
-A two-expert model has a second file in the subfolder `transformer_2`, for
-`load_lora_weights(folder, subfolder="transformer_2", load_into_transformer_2=True)`.
+A two-expert model has a second file, for
+`load_lora_weights(folder, weight_name="pytorch_lora_weights_2.safetensors", load_into_transformer_2=True)`
+(a subfolder would not do: for a local folder diffusers 0.42.1 takes the file of the same name above it).
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from rlhf_video.errors import AdapterError
 from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, load_adapter_state
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
+SECOND_WEIGHT_NAME = "pytorch_lora_weights_2.safetensors"
 METADATA_KEY = "rlhf_video"
 _MAIN, _SECOND = "transformer", "transformer_2"
 
@@ -56,7 +58,7 @@ def save_adapter(
         "targets": targets,
         "format": 1,
     }
-    for component, target_folder in ((_MAIN, folder), (_SECOND, folder / _SECOND)):
+    for component, name_on_disk in ((_MAIN, WEIGHT_NAME), (_SECOND, SECOND_WEIGHT_NAME)):
         part = {name: value for name, value in state.items() if name.startswith(f"{component}.")}
         if not part:
             continue
@@ -73,7 +75,7 @@ def save_adapter(
             LORA_ADAPTER_METADATA_KEY: json.dumps(peft_settings, sort_keys=True),
             METADATA_KEY: json.dumps({**own, "component": component}, sort_keys=True),
         }
-        write_safetensors(target_folder / WEIGHT_NAME, renamed, header)
+        write_safetensors(folder / name_on_disk, renamed, header)
     return folder / WEIGHT_NAME
 
 
@@ -105,7 +107,7 @@ def load_adapter(backbone: Adaptable, folder: str | Path) -> dict[str, Any]:
     """
     main = adapter_file(folder)
     state, metadata = read_adapter(main)
-    second = main.parent / _SECOND / WEIGHT_NAME
+    second = main.parent / SECOND_WEIGHT_NAME
     if second.is_file():
         state |= {
             f"{_SECOND}.{name.removeprefix(f'{_MAIN}.')}": value for name, value in read_adapter(second)[0].items()
