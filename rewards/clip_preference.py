@@ -75,7 +75,7 @@ class ClipPreference:
         loaded_tokenizer = load_tokenizer(tokenizer or model)
         # eos_token_id 2 is transformers' mark of folders from before its fix; they pool at the highest id.
         pools_at = None if text_config.eos_token_id == 2 else text_config.eos_token_id
-        check_pooling(loaded_tokenizer, pools_at=pools_at, folder=tokenizer or model)
+        check_pooling(loaded_tokenizer, pools_at=pools_at, vocab_size=text_config.vocab_size, folder=tokenizer or model)
         self._text = TextEmbeddings(
             loaded_tokenizer, self._embed_text, max_tokens=text_config.max_position_embeddings, cache_size=cache_size
         )

@@ -86,13 +86,18 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         raise RewardError(
             f"Cannot load a tokenizer from {folder}: {reason}. Name one with the option 'tokenizer'."
         ) from error
+    # Without vocabulary files transformers 5 builds an empty tokenizer of the model's type, and says nothing.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise RewardError(f"There is no tokenizer vocabulary in {folder}. Name its folder with the option 'tokenizer'.")
     if tokenizer.eos_token_id is None:
         raise RewardError(f"The tokenizer of {folder} has no end token, at which CLIP reads the text embedding.")
     return tokenizer
 
 
-def check_pooling(tokenizer: PreTrainedTokenizerBase, *, pools_at: int | None, folder: str | Path) -> None:
-    """Make sure that the text tower reads its embedding at the end token.
+def check_pooling(
+    tokenizer: PreTrainedTokenizerBase, *, pools_at: int | None, vocab_size: int, folder: str | Path
+) -> None:
+    """Make sure that the text tower knows every token and reads its embedding at the end token.
 
     CLIP text models of transformers take the first `config.eos_token_id`, or, where that is 2 and always in X-CLIP, the
     HIGHEST token id of the sentence. Anywhere else the embedding ignores (part of) the prompt, without any error.
@@ -100,14 +105,20 @@ def check_pooling(tokenizer: PreTrainedTokenizerBase, *, pools_at: int | None, f
     Args:
         tokenizer: Tokenizer of the folder.
         pools_at: Token id at which the text model reads, None for "the highest id".
+        vocab_size: Rows of the model's token embedding.
         folder: For the message.
 
     Raises:
-        RewardError: The model would read another position.
+        RewardError: The model would read another position, or the vocabulary is larger than the model's.
     """
     end = tokenizer.eos_token_id
     token_ids = tokenizer("a")["input_ids"]
     highest = max(tokenizer.get_vocab().values())
+    if highest >= vocab_size:
+        raise RewardError(
+            f"The tokenizer of {folder} has token ids up to {highest}, the text model only {vocab_size} embeddings: "
+            "they do not belong together."
+        )
     if end not in token_ids:
         raise RewardError(
             f"The tokenizer of {folder} does not append its end token {tokenizer.eos_token!r}: add a post-processor."

@@ -7,6 +7,9 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rewards.base import Reward
 from rewards.errors import RewardError
@@ -19,6 +22,9 @@ _TARGETS: dict[str, str] = {
     "sharpness": "rewards.sharpness:Sharpness",
     "video_text": "rewards.video_text:VideoText",
 }
+
+_PLAIN = (bool, int, float, str, Path, NoneType)
+"""Types whose values `build` checks."""
 
 
 def available() -> tuple[str, ...]:
@@ -52,10 +58,11 @@ def build(name: str, **options: object) -> Reward:
         **options: Arguments of that class, for example model="assets/sprite-clip".
 
     Raises:
-        RewardError: Unknown name, module or class, unknown or missing option, or the result is not a reward.
+        RewardError: Unknown name, module or class, unknown, missing or mistyped option, or the result is not a reward.
     """
     factory = _load(name)
     _check_options(name, factory, options)
+    _check_types(name, factory, options)
     reward = factory(**options)
     if not isinstance(reward, Reward):
         raise RewardError(
@@ -112,6 +119,25 @@ def _check_options(name: str, factory: Callable[..., object], options: dict[str,
         )
         if needed and key not in options:
             raise RewardError(f"Reward {name!r} needs the option {key!r}.")
+
+
+def _check_types(name: str, factory: Callable[..., object], options: dict[str, object]) -> None:
+    """Refuse values of the wrong plain type ("3" for 3); richer annotations are the class's own business."""
+    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    for option, value in options.items():
+        hint = hints.get(option, Any)
+        choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        literals = [literal for choice in choices if get_origin(choice) is Literal for literal in get_args(choice)]
+        plain = tuple(choice for choice in choices if choice in _PLAIN)
+        if len(plain) + sum(get_origin(choice) is Literal for choice in choices) < len(choices):
+            continue
+        # bool is an int to Python and int fits float to people, but neither the other way round.
+        fits = type(value) in plain or isinstance(value, Path) & (Path in plain) or value in literals
+        if not (fits or (type(value) is int and float in plain)):
+            wanted = " or ".join(
+                [*("null" if kind is NoneType else kind.__name__ for kind in plain), *map(repr, literals)]
+            )
+            raise RewardError(f"Reward {name!r}: option {option!r} must be {wanted}, got {value!r}.")
 
 
 def _did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -70,7 +70,7 @@ class VideoText:
         fit_square(torch.zeros(3, 2, 2), 2, fit)  # refuses an unknown fit now, not at the first clip
         self._clips_per_pass = clips_per_pass
         loaded_tokenizer = load_tokenizer(tokenizer or model)
-        check_pooling(loaded_tokenizer, pools_at=None, folder=tokenizer or model)
+        check_pooling(loaded_tokenizer, pools_at=None, vocab_size=text.vocab_size, folder=tokenizer or model)
         self._text = TextEmbeddings(
             loaded_tokenizer, self._embed_text, max_tokens=text.max_position_embeddings, cache_size=cache_size
         )

@@ -90,6 +90,8 @@ class WrongGradientReward(BrightnessReward):
 
 def contract_of(reward: BrightnessReward) -> RewardContract:
     class Contract(RewardContract):
+        shape = (2, 2, 3, 4, 4)
+
         def build(self) -> BrightnessReward:
             return reward
 
