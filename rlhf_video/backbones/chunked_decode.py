@@ -188,5 +188,5 @@ def chunked_decode(
         raise ConfigError(f"border_every={border_every} must be at least 1.")
     keep = tuple(index in wanted for index in range(wanted[-1] + 1))
     plan = _Plan(vae, keep, clamp, border_every, torch.device(cache_device) if cache_device is not None else None)
-    pixels: Tensor = _ChunkedDecode.apply(latents[:, :, : len(keep)], plan)  # type: ignore[no-untyped-call]
+    pixels: Tensor = _ChunkedDecode.apply(latents[:, :, : len(keep)], plan)
     return pixels.transpose(1, 2)

@@ -1,0 +1,188 @@
+"""The end of a run: strength sweep, the one comparison on test prompts, adapter, card, report and table."""
+
+import logging
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.algorithms.reward_bp_learner import Learner
+from rlhf_video.algorithms.reward_bp_setup import World
+from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
+from rlhf_video.data import contact_sheet
+from rlhf_video.lora import save_adapter
+from rlhf_video.runtime import Run, read_metrics
+from rlhf_video.settings import config_hash, dump_yaml
+from rlhf_video.validation import StrengthSweep
+from rlhf_video.validation.reporting import CurveView, ScoreView, TrainingReport, write_training_report
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves behind."""
+
+    adapter: Path
+    """Folder that diffusers' `load_lora_weights` reads."""
+    report: Path
+    """Self-contained HTML page."""
+    grid: Path
+    """PNG with base and adapter clips side by side."""
+    scale: float
+    """Recommended adapter strength."""
+    table: str
+    """Markdown table: base, adapter, difference with its interval."""
+    alarms: tuple[str, ...]
+    """Names of the alarms that were raised while training."""
+    prompts_name: str
+    """Which prompts the table was measured on."""
+
+
+def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch, run: Run) -> Outcome:
+    """Choose the strength, measure once on test prompts, write everything; call it on every process."""
+    watch.return_to_best()
+    sweep = None
+    with learner.ema.swapped():
+        if config.sweep.scales and world.rewards.held_out_scores:
+            sweep = world.validator.sweep(
+                held_out=world.rewards.held_out_scores,
+                trained=world.rising_names(),
+                scales=config.sweep.scales,
+                guards=config.guards,
+            )
+        scale = 1.0 if sweep is None else sweep.recommended_scale
+        if scale == 0.0:
+            logger.warning("No adapter strength passes the guards with a gain: use the base model, or train otherwise.")
+        test = world.test_validator()
+        final = measure(world, test or world.validator, scale=scale)
+    prompts_name = "unseen test prompts" if test is not None else "validation prompts"
+    state = learner.published()
+    outcome = Outcome(
+        adapter=run.directory / "adapter",
+        report=run.directory / "report.html",
+        grid=run.samples / "grid.png",
+        scale=scale,
+        table=final.comparison.table(),
+        alarms=tuple(alarm.name for alarm in watch.alarms),
+        prompts_name=prompts_name,
+    )
+    run.log({"result/scale": scale, **final.comparison.metrics(prefix="result")}, step=config.num_steps)
+    if run.is_main:
+        metadata = {"base": config.backbone, "recommended_scale": scale, "config_hash": config_hash(config)}
+        save_adapter(outcome.adapter, state, backbone=world.backbone, config=config.lora, metadata=metadata)
+        _write_grid(outcome.grid, final)
+        _write_report(outcome, config, world, watch, run, final, sweep)
+        run.write_card(_card(config, world, watch, outcome, final, sweep))
+    return outcome
+
+
+def command_line() -> str:
+    """Return the command that started this process, fit for a shell."""
+    return shlex.join(["python", *sys.argv])
+
+
+def _write_grid(path: Path, final: Validated, *, num_prompts: int = 8) -> None:
+    """Write base (left) and adapter (right) of the first clip of a few prompts."""
+    prompts = list(dict.fromkeys(final.base_clips.prompts))
+    places = torch.linspace(0, len(prompts) - 1, min(num_prompts, len(prompts))).round().long().tolist()
+    videos, labels = [], []
+    for prompt in (prompts[place] for place in dict.fromkeys(places)):
+        index = final.base_clips.prompts.index(prompt)
+        videos += [final.base_clips.video[index], final.adapter_clips.video[index]]
+        labels += [f"base: {prompt}", f"adapter: {prompt}"]
+    contact_sheet(videos, path, labels=labels, columns=2)
+
+
+def _views(world: World, final: Validated) -> tuple[ScoreView, ...]:
+    rewards = world.rewards
+    roles = {
+        **dict.fromkeys(rewards.judge_scores, "judge"),
+        **dict.fromkeys(rewards.held_out_scores, "held-out"),
+        **dict.fromkeys(world.trained_names(), "trained"),
+    }
+    views = []
+    for key, role in roles.items():
+        values = final.comparison.base[key]
+        is_share = role == "judge" and bool(((values == 0) | (values == 1)).all())
+        views.append(ScoreView(key=key, label=key, role=role, is_share=is_share))  # type: ignore[arg-type]
+    for key in final.comparison.keys:
+        if key not in roles and key.split("/")[0] in ("frame_difference", "saturation", "diversity"):
+            views.append(ScoreView(key=key, label=key, role="guard", better="neither"))
+    return tuple(views)
+
+
+def _write_report(
+    outcome: Outcome,
+    config: RewardBpConfig,
+    world: World,
+    watch: Watch,
+    run: Run,
+    final: Validated,
+    sweep: StrengthSweep | None,
+) -> None:
+    metrics = read_metrics(run.directory)
+    keys = [term.key for term in world.rewards.trained.terms]
+    curves = (
+        CurveView(
+            title="Trained reward",
+            y_label="base deviations",
+            metrics={"weighted sum": "reward/total"},
+        ),
+        CurveView(title="Gradient norm", y_label="before clipping", metrics={"adapter": "grad/norm"}),
+        CurveView(
+            title="Share of the pixel gradient",
+            y_label="share",
+            metrics={key: f"gradient_share/{key}" for key in keys},
+        ),
+    )
+    seconds = sum(line.get("time/step_s") or 0.0 for line in metrics)
+    facts = {"seed": str(config.seed), "strength": f"{outcome.scale:g}", "optimiser steps": f"{seconds / 60:.1f} min"}
+    report = TrainingReport(
+        title=f"Reward backpropagation on {Path(config.backbone).name}",
+        comparison=final.comparison,
+        views=_views(world, final),
+        prompts_name=outcome.prompts_name,
+        readings=final.readings,
+        alarms=tuple(watch.alarms),
+        base_clips=final.base_clips,
+        adapter_clips=final.adapter_clips,
+        fps=world.backbone.spec.fps,
+        metrics=metrics,
+        curves=curves,
+        sweep=sweep,
+        facts=facts,
+        command=command_line(),
+        config_yaml=dump_yaml(config),
+    )
+    write_training_report(outcome.report, report)
+
+
+def _card(
+    config: RewardBpConfig,
+    world: World,
+    watch: Watch,
+    outcome: Outcome,
+    final: Validated,
+    sweep: StrengthSweep | None,
+) -> dict[str, object]:
+    suites = (world.suites.train, world.suites.validation, world.suites.test)
+    return {
+        "method": "reward_bp",
+        "command": command_line(),
+        "config_hash": config_hash(config),
+        "base": config.backbone,
+        "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in suites if suite is not None},
+        "recommended_scale": outcome.scale,
+        "stopped_at": watch.stopped_at,
+        "alarms": [alarm.message for alarm in watch.alarms],
+        "measured_on": outcome.prompts_name,
+        "num_pairs": final.comparison.num_pairs,
+        "num_prompts": final.comparison.num_prompts,
+        "table": outcome.table,
+        "sweep": None if sweep is None else sweep.to_json(),
+        "comparison": final.comparison.to_json(),
+    }

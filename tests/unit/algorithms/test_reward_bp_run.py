@@ -1,0 +1,136 @@
+"""A whole run on a tiny real model: what it writes; resuming, accumulating and checkpointing change nothing."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from rlhf_video.algorithms.reward_bp import train
+from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.algorithms.reward_bp_outcome import Outcome
+from rlhf_video.lora.files import read_adapter
+from rlhf_video.runtime import create_accelerator, read_metrics
+from rlhf_video.settings import load_config
+
+Recipe = dict[str, Any]
+
+
+def run(recipe: Recipe, folder: Path, *, resume: bool = False, **changes: object) -> Outcome:
+    values: Recipe = copy.deepcopy(recipe)
+    for dotted, value in changes.items():
+        target, parts = values, dotted.split("__")
+        for part in parts[:-1]:
+            target = target.setdefault(part, {})
+        target[parts[-1]] = value
+    values["output_dir"] = str(folder)
+    file = folder.parent / f"{folder.name}.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return train(load_config(RewardBpConfig, file), accelerator=create_accelerator(), resume=resume)
+
+
+def adapter(outcome: Outcome) -> dict[str, Tensor]:
+    return read_adapter(outcome.adapter / "pytorch_lora_weights.safetensors")[0]
+
+
+def timeless(folder: Path) -> list[dict[str, float | None]]:
+    """Return the logged lines without wall-clock and memory."""
+    return [
+        {key: value for key, value in line.items() if key.split("/")[0] not in ("time", "memory")}
+        for line in read_metrics(folder)
+    ]
+
+
+def distance(first: Outcome, second: Outcome) -> float:
+    a, b = adapter(first), adapter(second)
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_a_run_raises_its_reward_and_writes_what_it_promises(recipe: Recipe, tmp_path: Path) -> None:
+    outcome = run(recipe, tmp_path / "a", num_steps=6, prompts__test=str(tmp_path / "test.txt"), ema_decay=0.5)
+    lines = read_metrics(tmp_path / "a")
+    assert len([line for line in lines if "reward/total" in line]) == 6
+    validation = [line for line in lines if "validation/brightness/brightness/difference" in line]
+    assert [line["step"] for line in validation] == [1, 3, 5]
+    assert validation[-1]["validation/brightness/brightness/difference_low"] > 0
+    assert validation[-1]["guard/motion"] > 0
+    assert "validation/sharpness/sharpness/adapter" in validation[-1]
+    for path in (outcome.adapter, outcome.grid, outcome.report, tmp_path / "a" / "config.yaml"):
+        assert path.exists(), path
+    assert list((tmp_path / "a" / "tensorboard").iterdir())
+    assert "<video" in outcome.report.read_text()
+    assert "brightness/brightness" in outcome.table
+    assert outcome.prompts_name == "unseen test prompts"
+    card = json.loads((tmp_path / "a" / "card.json").read_text())
+    assert card["num_pairs"] == 16
+    assert card["recommended_scale"] in (0.0, 1.0)
+
+
+def test_resuming_is_bit_equal_to_a_straight_run(recipe: Recipe, tmp_path: Path) -> None:
+    straight = run(recipe, tmp_path / "straight", num_steps=4)
+    run(recipe, tmp_path / "resumed", num_steps=2)
+    resumed = run(recipe, tmp_path / "resumed", num_steps=4, resume=True)
+    assert distance(straight, resumed) == 0.0
+    states = []
+    for name in ("straight", "resumed"):
+        folder = tmp_path / name / "checkpoints" / "step-000004"
+        states.append({f.name: torch.load(f, weights_only=True) for f in sorted(folder.glob("*.pt"))})
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+    assert timeless(tmp_path / "straight") == timeless(tmp_path / "resumed"), "no line twice, none missing"
+
+
+def test_accumulation_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    whole = run(recipe, tmp_path / "whole", pull__weight=0.5)
+    pieces = run(recipe, tmp_path / "pieces", pull__weight=0.5, batch__accumulation=4)
+    assert distance(whole, pieces) < 1e-5
+
+
+def test_gradient_checkpointing_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    on = run(recipe, tmp_path / "on", gradient_checkpointing=True)
+    off = run(recipe, tmp_path / "off", gradient_checkpointing=False)
+    assert distance(on, off) < 1e-6
+
+
+def test_keeping_fewer_caches_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    every = run(recipe, tmp_path / "every")
+    fewer = run(recipe, tmp_path / "fewer", decode__cache_every=2, decode__cache_on_cpu=True)
+    assert distance(every, fewer) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["draft_lv", "align_prop", "refl", "drtune"])
+def test_every_estimator_trains(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    outcome = run(recipe, tmp_path / name, estimator={"name": name, "num_grad_steps": 2})
+    assert any(bool((value != 0).any()) for key, value in adapter(outcome).items() if "lora_B" in key)
+
+
+def test_pull_keeps_the_adapter_nearer_to_the_base(recipe: Recipe, tmp_path: Path) -> None:
+    free = run(recipe, tmp_path / "free", num_steps=4)
+    pulled = run(recipe, tmp_path / "pulled", num_steps=4, pull__weight=1000.0)
+
+    def size(outcome: Outcome) -> float:
+        lines = [line for line in read_metrics(outcome.adapter.parent) if "validation/trained_gain" in line]
+        return abs(float(lines[-1]["validation/trained_gain"]))
+
+    assert size(pulled) < size(free)
+
+
+def test_over_optimising_trips_the_alarm_and_stops_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    """Brightness alone at a wild learning rate washes the clips out: sharpness, held out, falls while it rises."""
+    outcome = run(
+        recipe,
+        tmp_path / "hacked",
+        num_steps=12,
+        optim__learning_rate=0.1,
+        validation__every=1,
+        ema_decay=0.0,
+        held_out_stop={"enabled": True, "tolerance": 0.05, "patience": 2},
+    )
+    assert "held-out stop" in outcome.alarms
+    steps = [line["step"] for line in read_metrics(tmp_path / "hacked") if "reward/total" in line]
+    assert len(steps) < 12, "the run ended early"
+    assert json.loads((tmp_path / "hacked" / "card.json").read_text())["stopped_at"] is not None
