@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from rewards.errors import RewardError
 from rewards.inputs import full_precision
@@ -43,9 +44,10 @@ def load_model(model: str | Path, model_class: type[ModelT]) -> ModelT:
                 f"{model} holds a model of type {config.get('model_type')!r}, not {wanted!r}: "
                 f"this reward needs a folder of {model_class.__name__}."
             )
-        loaded, info = model_class.from_pretrained(
-            str(model), dtype=torch.float32, local_files_only=folder_exists, output_loading_info=True
-        )
+        with _quiet_progress():
+            loaded, info = model_class.from_pretrained(
+                str(model), dtype=torch.float32, local_files_only=folder_exists, output_loading_info=True
+            )
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RewardError(f"Cannot load {model_class.__name__} from {model}: {reason}") from error
@@ -56,6 +58,18 @@ def load_model(model: str | Path, model_class: type[ModelT]) -> ModelT:
             "they would be random. Save the whole model again."
         )
     return loaded.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _quiet_progress() -> Iterator[None]:
+    """Hide the bar that transformers draws for reading weights, and leave its setting as it was."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_folder(model: str | Path) -> bool:

@@ -209,6 +209,28 @@ def test_folder_without_tokenizer_is_refused_and_another_can_be_named(clip_copy:
     assert ClipPreference(clip_copy, tokenizer=clip_folder).spec.uses_prompt
 
 
+def test_tokenizer_that_cannot_be_loaded_or_has_no_end_token_is_refused(clip_copy: Path) -> None:
+    with pytest.raises(RewardError, match="Cannot load a tokenizer from nobody-here/no-such-model"):
+        ClipPreference(clip_copy, tokenizer="nobody-here/no-such-model")
+    config = json.loads((clip_copy / "tokenizer_config.json").read_text())
+    (clip_copy / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
+    with pytest.raises(RewardError, match="has no end token"):
+        ClipPreference(clip_copy)
+
+
+@pytest.mark.gpu
+def test_model_follows_the_clip_to_the_gpu_and_back(clip_folder: Path, xclip_folder: Path) -> None:
+    for reward in (ClipPreference(clip_folder), VideoText(xclip_folder)):
+        results = []
+        for device in ("cpu", "cuda", "cpu"):
+            video = clips().to(device).requires_grad_()
+            score = next(iter(reward(video, PROMPTS, fps=8).values.values()))
+            assert score.device == video.device
+            results.append((score.detach().cpu(), torch.autograd.grad(score.sum(), video)[0].cpu()))
+        torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(results[0], results[2], rtol=0, atol=0)
+
+
 def edit_text_config(folder: Path, **values: int) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"].update(values)
