@@ -111,9 +111,9 @@ class Run:
         self.distribution.barrier()
 
     def restore(self) -> tuple[int, dict[str, object]] | None:
-        """Load the newest checkpoint, set this process's generators, and cut the metrics back; call it on every process.
+        """Load the newest checkpoint, set this process's generators, and cut the metrics back.
 
-        Restore last, when models and optimiser are built: building them draws from the generators.
+        Call it on every process, and last, when models and optimiser are built: building draws from the generators.
 
         Returns:
             (number of finished steps, state), or None when there is no checkpoint: the run starts at step 0.

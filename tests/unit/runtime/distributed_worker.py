@@ -1,65 +1,101 @@
-"""One process of a multi-process test: trains a tiny Wan adapter on a fixed global batch and writes it down.
+"""One process of a multi-process test: trains a tiny Wan adapter on a fixed global batch and writes down what it got.
 
-Run by torchrun or `accelerate launch`: distributed_worker.py MODEL_FOLDER RESULT_FILE NUM_STEPS [CHECKPOINT_TO_RESUME]
+Run by torchrun, `accelerate launch` or python: distributed_worker.py MODEL_FOLDER RESULT_FILE.
+The same steps are taken three times: in plain PyTorch on the whole batch without `Distribution` (the reference),
+straight through with it, and with it in two halves with a checkpoint between them.
 """
 
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from rlhf_video.backbones.base import VideoShape
+from rlhf_video.backbones.base import Conditioning, VideoBackbone, VideoShape
 from rlhf_video.backbones.registry import load_backbone
-from rlhf_video.lora import LoraConfig, attach
+from rlhf_video.lora import LoraConfig, adapter_state, attach
 from rlhf_video.runtime import Distribution, create_accelerator, generator_for
 from rlhf_video.testing.tiny_wan import TINY_PROMPTS
 
 GLOBAL_BATCH = 4
-SHAPE = VideoShape(batch=1, frames=5, height=32, width=32)
-MAX_GRAD_NORM = 0.05  # small enough that every step clips: the norm must be the global one
+NUM_STEPS = 3
+MAX_GRAD_NORM = 0.05  # every step clips: the norm must be the global one
 
 
-def main(model: Path, result: Path, num_steps: int, resume: Path | None) -> None:
-    """Train, gather and write {"adapter", "optimizer", "norms", "kind"} from the main process."""
-    torch.set_num_threads(1)
-    distribution = Distribution(create_accelerator())
+def losses(backbone: VideoBackbone, cond: Conditioning, step: int, items: range) -> Iterator[Tensor]:
+    """Yield the step's two losses as reward backpropagation makes them: roll-out, then re-forward."""
+    noise = backbone.noise(
+        VideoShape(batch=len(items), frames=5, height=32, width=32),
+        [generator_for(0, "noise", step, index) for index in items],
+    )
+    with torch.no_grad():
+        latents = noise - 0.5 * backbone.velocity(noise, torch.tensor(1.0), cond)
+    for start, sigma in ((latents, 0.5), (noise, 1.0)):
+        start = start.detach().requires_grad_()  # the chained gradient needs the input's, too
+        yield (backbone.velocity(start, torch.tensor(sigma), cond) - 1).square().mean()
+        assert start.grad is not None
+
+
+def build(model: Path, seed: int) -> tuple[VideoBackbone, torch.optim.Optimizer]:
+    """Return a fresh model with an adapter, and its optimiser."""
     backbone = load_backbone(model)
-    parameters = attach(backbone, LoraConfig(rank=3, alpha=3.0), seed=distribution.rank)  # prepare must agree on one
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
+    parameters = attach(backbone, LoraConfig(rank=3, alpha=3.0), seed=seed)
+    return backbone, torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
+
+
+def train_plain(model: Path) -> dict[str, Any]:
+    """Train without `Distribution`, on the whole global batch."""
+    backbone, optimizer = build(model, seed=0)
+    cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in range(GLOBAL_BATCH)])
+    parameters, norms = optimizer.param_groups[0]["params"], []
+    for step in range(NUM_STEPS):
+        for loss in losses(backbone, cond, step, range(GLOBAL_BATCH)):
+            loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"adapter": adapter_state(backbone), "norms": torch.stack(norms)}
+
+
+def train(
+    model: Path, distribution: Distribution, first: int, last: int, saved: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Train steps first to last with `Distribution`, from a saved state when there is one."""
+    backbone, optimizer = build(model, seed=distribution.rank)  # prepare must make the processes agree on rank 0's
     optimizer = distribution.prepare(backbone, optimizer)
-    first_step = 0
-    if resume is not None:
-        saved = torch.load(resume, weights_only=True)
+    if saved is not None:
         distribution.load_adapter_state(backbone, saved["adapter"])
         distribution.load_optimizer_state(optimizer, saved["optimizer"])
-        first_step = saved["steps"]
     share = distribution.shard_indices(GLOBAL_BATCH)
     cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in share])
     norms = []
-    for step in range(first_step, num_steps):
-        noise = backbone.noise(
-            VideoShape(batch=len(share), frames=5, height=32, width=32),
-            [generator_for(0, "noise", step, index) for index in share],
-        )
-        with torch.no_grad():  # as a roll-out does
-            latents = noise - 0.5 * backbone.velocity(noise, torch.tensor(1.0), cond)
-        for number, (start, sigma) in enumerate(((noise, 1.0), (latents, 0.5))):
-            start = start.detach().requires_grad_()  # the chained gradient needs the input's, too
-            velocity = backbone.velocity(start, torch.tensor(sigma), cond)
-            distribution.backward((velocity - 1).square().mean(), last=number == 1)
-            assert start.grad is not None
-        norms.append(distribution.finish_step(optimizer, MAX_GRAD_NORM).item())
-    adapter, moments = distribution.full_adapter_state(backbone), distribution.optimizer_state(optimizer)
-    gathered = distribution.gather(torch.tensor([float(index) for index in share]))
-    assert gathered.tolist() == list(range(GLOBAL_BATCH))
+    for step in range(first, last):
+        for number, loss in enumerate(losses(backbone, cond, step, share)):
+            distribution.backward(loss, last=number == 1)
+        norms.append(distribution.finish_step(optimizer, MAX_GRAD_NORM))
+    return {
+        "adapter": distribution.full_adapter_state(backbone),
+        "optimizer": distribution.optimizer_state(optimizer),
+        "norms": torch.stack(norms),
+    }
+
+
+def main(model: Path, result: Path) -> None:
+    """Run the three trainings; the main process writes their results."""
+    torch.set_num_threads(1)
+    distribution = Distribution(create_accelerator())
+    straight = train(model, distribution, 0, NUM_STEPS, None)
+    half = train(model, distribution, 0, NUM_STEPS - 1, None)
+    resumed = train(model, distribution, NUM_STEPS - 1, NUM_STEPS, half)
+    gathered = distribution.gather(torch.tensor([float(index) for index in distribution.shard_indices(GLOBAL_BATCH)]))
     if distribution.is_main:
-        torch.save({"adapter": adapter, "optimizer": moments, "steps": num_steps}, result)
-        facts = {"norms": norms, "kind": distribution.kind, "num_processes": distribution.num_processes}
-        result.with_suffix(".json").write_text(json.dumps(facts))
+        facts = {"kind": distribution.kind, "num_processes": distribution.num_processes, "gathered": gathered.tolist()}
+        torch.save({"plain": train_plain(model), "straight": straight, "resumed": resumed, **facts}, result)
     distribution.barrier()
     distribution.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]) if len(sys.argv) > 4 else None)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
