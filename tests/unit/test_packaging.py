@@ -76,7 +76,7 @@ def test_wheel_holds_the_four_packages_whole_and_nothing_else(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("program", _programs(), ids=str)
-def test_program_is_program(program: Path, tmp_path: Path) -> None:
+def test_program_answers_help(program: Path, tmp_path: Path) -> None:
     # A child of a top-level folder is an entry script and runs by its path; deeper programs run with -m.
     by_path = len(program.parts) == 2
     how = [str(ROOT / program)] if by_path else ["-m", ".".join(program.with_suffix("").parts)]

@@ -1,8 +1,8 @@
 """Rules of the source that no linter knows (AGENTS.md)."""
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,10 +16,14 @@ def _sources() -> list[Path]:
     return sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 
 
-def _nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in _sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node
+@functools.cache
+def _nodes() -> tuple[tuple[str, ast.AST], ...]:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _sources()}
+    return tuple(
+        (f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+    )
 
 
 def _lines_matching(pattern: re.Pattern[str]) -> list[str]:
