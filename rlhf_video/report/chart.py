@@ -108,13 +108,17 @@ def _axes(series: Sequence[Series], *, zero_line: bool) -> tuple[_Axis, _Axis, l
     ys = [value for curve in series for values in (curve.y, curve.low, curve.high) for value in values]
     if zero_line:
         ys.append(0.0)
-    y_ticks = nice_ticks(min(ys), max(ys), count=4)
+    ticks = nice_ticks(min(ys), max(ys), count=6)
+    y_low, y_high = (min(ys), max(ys)) if max(ys) > min(ys) else (ticks[0], ticks[-1])
+    pad = 0.06 * (y_high - y_low)
+    y_low, y_high = y_low - pad, y_high + pad
+    y_ticks = [tick for tick in ticks if y_low <= tick <= y_high]
     x_low, x_high = min(xs), max(xs)
     if x_high == x_low:
         x_low, x_high = x_low - 0.5, x_high + 0.5
-    x_ticks = [tick for tick in nice_ticks(x_low, x_high, count=5) if x_low <= tick <= x_high]
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high, count=6) if x_low <= tick <= x_high]
     x_axis = _Axis(x_low, x_high, _LEFT + 6, _WIDTH - _RIGHT - 6)
-    return x_axis, _Axis(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP), x_ticks, y_ticks
+    return x_axis, _Axis(y_low, y_high, _HEIGHT - _BOTTOM, _TOP), x_ticks, y_ticks
 
 
 def _grid(

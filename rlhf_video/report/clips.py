@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlhf_video.report.page import Html, escape, join
+from rlhf_video.report.page import Html, escape
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,8 @@ class ClipPair:
     adapter_mp4: bytes
     aspect: float = 1.0
     """Width over height, so that nothing jumps while the page loads."""
-    base_scores: Mapping[str, str] = field(default_factory=dict)
-    """Label -> text under the clip."""
-    adapter_scores: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Label -> texts of the base's and the adapter's score."""
 
 
 def clip_pairs(pairs: Sequence[ClipPair], *, base_name: str = "base", adapter_name: str = "adapter") -> Html:
@@ -36,10 +35,12 @@ def clip_pairs(pairs: Sequence[ClipPair], *, base_name: str = "base", adapter_na
     )
     cards = []
     for pair in pairs:
-        left = _side(pair, pair.base_mp4, pair.base_scores, name=base_name, kind="base")
-        right = _side(pair, pair.adapter_mp4, pair.adapter_scores, name=adapter_name, kind="adapter")
+        left = _side(pair, pair.base_mp4, name=base_name, kind="base")
+        right = _side(pair, pair.adapter_mp4, name=adapter_name, kind="adapter")
         prompt = f'<p class="prompt">{escape(pair.prompt)}</p>'
-        cards.append(f'<article class="card pair">{prompt}<div class="two">{left}{right}</div></article>')
+        cards.append(
+            f'<article class="card pair">{prompt}<div class="two">{left}{right}</div>{_scores(pair)}</article>'
+        )
     return Html(f'{bar}<div class="pairs">{"".join(cards)}</div>')
 
 
@@ -58,8 +59,14 @@ def video_element(mp4: bytes, *, label: str, aspect: float = 1.0) -> Html:
     )
 
 
-def _side(pair: ClipPair, mp4: bytes, scores: Mapping[str, str], *, name: str, kind: str) -> Html:
+def _side(pair: ClipPair, mp4: bytes, *, name: str, kind: str) -> Html:
     clip = video_element(mp4, label=f"{name}: {pair.prompt}", aspect=pair.aspect)
-    rows = join([Html(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>") for key, text in scores.items()], separator="")
-    below = f'<dl class="scores">{rows}</dl>' if scores else ""
-    return Html(f'<figure>{clip}<p class="who {kind}">{escape(name)}</p>{below}</figure>')
+    return Html(f'<figure>{clip}<figcaption class="who {kind}">{escape(name)}</figcaption></figure>')
+
+
+def _scores(pair: ClipPair) -> Html:
+    """Return the scores of both clips, one line each: label, base, adapter."""
+    rows = []
+    for label, (base, adapter) in pair.scores.items():
+        rows.append(f"<tr><td>{escape(label)}</td><td>{escape(base)}</td><td>{escape(adapter)}</td></tr>")
+    return Html(f'<table class="scores">{"".join(rows)}</table>' if rows else "")

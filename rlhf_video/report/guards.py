@@ -22,6 +22,8 @@ class GuardCard:
     """Write the value as a multiple of the base ("0.93x") instead of a signed difference."""
     advice: str
     """Shown unless the guard holds."""
+    is_wide: bool = False
+    """Take a whole row: for alarms whose advice is a paragraph."""
 
 
 _STATE_TEXT = {"ok": "holds", "tripped": "tripped", "not measured": "not measured"}
@@ -33,7 +35,7 @@ def guard_cards(cards: Sequence[GuardCard]) -> Html:
     for card in cards:
         value = "—" if math.isnan(card.value) else f"{card.value:.2f}×" if card.is_ratio else f"{card.value:+.3f}"
         advice = "" if card.state == "ok" else f'<p class="advice">{escape(card.advice)}</p>'
-        kind = card.state.replace(" ", "-")
+        kind = card.state.replace(" ", "-") + (" wide" if card.is_wide else "")
         parts.append(
             f'<div class="card guard {kind}"><span class="state">{_STATE_TEXT[card.state]}</span>'
             f"<h3>{escape(card.name)}</h3>"

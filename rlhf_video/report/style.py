@@ -49,7 +49,9 @@ svg .band { opacity:.16; stroke:none; } svg .dot { stroke:var(--card); stroke-wi
 .guard { padding:16px 18px; } .guard .state { font-size:12.5px; font-weight:600; padding:2px 9px; border-radius:99px;
   float:right; background:var(--calm-wash); color:var(--calm); }
 .guard.ok .state { background:var(--good-wash); color:var(--good); }
-.guard.tripped { border-color:var(--bad); } .guard.tripped .state { background:var(--bad-wash); color:var(--bad); }
+.guard.wide { grid-column:1 / -1; } .guard.wide p { max-width:80ch; }
+.guard .advice { margin-top:8px; } .guard.tripped { border-color:var(--bad); } .guard.tripped .state {
+  background:var(--bad-wash); color:var(--bad); }
 .guard .value { font-size:24px; font-weight:600; letter-spacing:-.01em; margin:4px 0 0;
   font-variant-numeric:tabular-nums; }
 .guard p { font-size:13.5px; color:var(--soft); margin:2px 0 0; line-height:1.45; } .guard.tripped .advice {
@@ -61,10 +63,11 @@ svg .band { opacity:.16; stroke:none; } svg .dot { stroke:var(--card); stroke-wi
 .pair .two { display:grid; grid-template-columns:1fr 1fr; gap:10px; margin-top:auto; }
 .pair video { display:block; width:100%; background:#000; border-radius:6px; image-rendering:pixelated; }
 .pair .who { font-size:12.5px; font-weight:600; margin:6px 0 0; } .pair .who.base { color:var(--base); }
-.pair .who.adapter { color:var(--adapter); } .pair .scores { font-size:12.5px; color:var(--soft); line-height:1.5;
-  margin:0;
-  display:grid; grid-template-columns:minmax(0,1fr) auto; gap:0 8px; font-variant-numeric:tabular-nums; }
-.pair .scores dd { margin:0; text-align:right; }
+.pair .who.adapter { color:var(--adapter); } .pair .scores { margin-top:8px; font-size:12.5px;
+  line-height:1.4; color:var(--soft); }
+.pair .scores td { padding:3px 0 3px 10px; text-align:right; } .pair .scores tr:first-child td { border-top:0; }
+.pair .scores td:first-child { padding-left:0; text-align:left; white-space:normal; width:100%; }
+.pair .scores td:last-child { color:var(--ink); font-weight:600; }
 .bar { display:flex; flex-wrap:wrap; gap:8px; margin:0 0 14px; }
 button { font:inherit; font-size:13.5px; color:var(--ink); background:var(--card); border:1px solid var(--line);
   border-radius:8px;

@@ -61,9 +61,9 @@ class HeldOutStop:
         held_out_fall = f"from {self.best_held_out:+.2f} (step {self.best_step}) to {held_out:+.2f}"
         trained_rise = f"from {self.trained_at_best:+.2f} to {trained:+.2f}"
         message = (
-            f"Held-out reward fell {held_out_fall} while the trained one rose {trained_rise} (standard deviations of the "
-            f"base): the reward is being exploited. Use the checkpoint of step {self.best_step}, lower the learning rate, "
-            "raise the pull to the base, or train on more than one reward."
+            f"Held-out reward fell {held_out_fall} while the trained one rose {trained_rise} (standard deviations of "
+            f"the base): the reward is being exploited. Use the checkpoint of step {self.best_step}, lower the "
+            "learning rate, raise the pull to the base, or train on more than one reward."
         )
         return Alarm("held-out stop", held_out, self.best_held_out - self.config.tolerance, message)
 

@@ -1,6 +1,7 @@
 """The report of a training run: verdict, before/after, curves, clips, guards, strength sweep."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def write_training_report(path: str | Path, report: TrainingReport) -> Path:
 
 
 def verdict_sentence(report: TrainingReport) -> tuple[str, Literal["good", "bad", "calm"]]:
-    """Return the sentence to remember and its tone: good only when the interval is clear of zero and no guard tripped."""
+    """Return the sentence to remember, and its tone: good needs an interval clear of zero and no tripped guard."""
     view = report.views[0]
     change = report.comparison.change(view.key)
     difference, ends = format_difference(change.difference, is_share=view.is_share)
@@ -177,8 +178,8 @@ def effect_rows(comparison: Comparison, views: Sequence[ScoreView]) -> list[Effe
 def _before_after(report: TrainingReport) -> Html:
     ordered = sorted(report.views, key=lambda view: list(_GROUPS).index(view.role))
     lead = (
-        "Each row compares clips of the same prompt and the same noise. Coloured differences have a 95% interval clear of "
-        "zero; grey ones may be chance."
+        "Each row compares clips of the same prompt and the same noise. Coloured differences have a 95% interval "
+        "clear of zero; grey ones may be chance."
     )
     return section("Before and after", [effect_table(effect_rows(report.comparison, ordered))], lead=lead)
 
@@ -195,37 +196,40 @@ def _clips(report: TrainingReport, base: Clips, adapter: Clips) -> Html:
                 base_mp4=encode_mp4(base.video[index], report.fps, min_side=_SHOWN_SIDE),
                 adapter_mp4=encode_mp4(adapter.video[index], report.fps, min_side=_SHOWN_SIDE),
                 aspect=width / height,
-                base_scores=_scores_below(report, report.comparison.base, index),
-                adapter_scores=_scores_below(report, report.comparison.adapter, index),
+                scores=_scores_below(report, index),
             )
         )
     lead = f"The first clip of {len(pairs)} prompts spread evenly over the suite; none was chosen by its score."
     return section("Clips, side by side", [clip_pairs(pairs)], lead=lead)
 
 
-def _scores_below(report: TrainingReport, scores: Mapping[str, np.ndarray], index: int) -> dict[str, str]:
+def _scores_below(report: TrainingReport, index: int) -> dict[str, tuple[str, str]]:
+    """Return the base's and the adapter's score of one pair under the labels of the views, guards left out."""
     texts = {}
     for view in report.views:
-        value = float(scores[view.key][index])
-        if view.role == "guard":
-            continue
-        if math.isnan(value):
-            texts[view.label] = "masked"
-        elif view.is_share and value in (0.0, 1.0):
-            texts[view.label] = "yes" if value else "no"
-        else:
-            texts[view.label] = f"{value:.2f}"
+        if view.role != "guard":
+            base, adapter = report.comparison.base[view.key][index], report.comparison.adapter[view.key][index]
+            texts[view.label] = _score_text(view, float(base)), _score_text(view, float(adapter))
     return texts
+
+
+def _score_text(view: ScoreView, value: float) -> str:
+    if math.isnan(value):
+        return "masked"
+    if view.is_share and value in (0.0, 1.0):
+        return "yes" if value else "no"
+    return f"{value:.2f}"
 
 
 def _guards(report: TrainingReport) -> Html:
     cards = []
+    labels = {view.key: view.label for view in report.views}
     for reading in report.readings:
         is_ratio = reading.name != "held-out"
         limit = f"{reading.side} {reading.limit:g}× the base" if is_ratio else "no clear fall against the base"
         cards.append(
             GuardCard(
-                name=reading.name.capitalize() if is_ratio else f"Held-out: {reading.score}",
+                name=reading.name.capitalize() if is_ratio else f"Held-out: {labels.get(reading.score, reading.score)}",
                 value=reading.value,
                 limit=limit,
                 state=reading.state,
@@ -233,15 +237,18 @@ def _guards(report: TrainingReport) -> Html:
                 advice=reading.advice,
             )
         )
-    for alarm in report.alarms:
+    counts = Counter(alarm.name for alarm in report.alarms)
+    for alarm in {alarm.name: alarm for alarm in report.alarms}.values():  # the latest of each kind
+        times = f", raised at {counts[alarm.name]} validations" if counts[alarm.name] > 1 else ""
         cards.append(
             GuardCard(
-                name=f"While training: {alarm.name}",
+                name=f"While training: {alarm.name}{times}",
                 value=alarm.value,
                 limit=f"limit {alarm.limit:+.2f}",
                 state="tripped",
                 is_ratio=False,
                 advice=alarm.message,
+                is_wide=True,
             )
         )
     lead = "What a reward can ruin while its own score rises, measured against the base."
@@ -269,11 +276,11 @@ def _validation_series(metrics: Sequence[Mapping[str, float | None]], view: Scor
     stem = f"validation/{view.key}/difference"
     factor = 100.0 if view.is_share else 1.0
     lines = [line for line in metrics if line.get(stem) is not None]
-    columns: list[list[float]] = []
-    for name in (stem, f"{stem}_low", f"{stem}_high"):
-        columns.append([factor * _number(line.get(name, line[stem])) for line in lines])
-    steps = [_number(line["step"]) for line in lines]
-    return Series(view.label, steps, *columns)
+    middle, low, high = (
+        [factor * _number(line.get(name, line[stem])) for line in lines]
+        for name in (stem, f"{stem}_low", f"{stem}_high")
+    )
+    return Series(view.label, [_number(line["step"]) for line in lines], middle, low, high)
 
 
 def _training_charts(report: TrainingReport) -> list[Html]:
