@@ -1,6 +1,5 @@
 """Read, write, compare and name configs."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -60,7 +59,7 @@ def read_tree(path: Path) -> Mapping[str, object]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines, got a {type(tree).__name__}.")
-    return copy.deepcopy(tree)  # YAML anchors share objects; an override of one use must not change the other
+    return dict(to_plain(tree))  # copies: YAML anchors share objects, an override of one must not change the other
 
 
 def dump_yaml(config: object) -> str:

@@ -96,9 +96,17 @@ def type_name(annotation: object) -> str:
     return _SCALAR_NAMES.get(typing.cast(type, annotation), str(annotation))
 
 
-def walk_fields(schema: type, prefix: str = "") -> Iterator[tuple[str, FieldSpec]]:
-    """Yield (dotted name, field) for every leaf of a schema, depth first; fields of list items are `name.N.field`."""
+def walk_fields(schema: type, prefix: str = "", base: object = REQUIRED) -> Iterator[tuple[str, FieldSpec]]:
+    """Yield (dotted name, field) for every leaf of a schema, depth first; fields of list items are `name.N.field`.
+
+    Args:
+        schema: Config dataclass.
+        prefix: Put in front of every name.
+        base: Instance whose values are shown as defaults; REQUIRED shows the class's own.
+    """
     for spec in fields_of(schema).values():
+        if base is not REQUIRED:
+            spec = dataclasses.replace(spec, default=getattr(base, spec.name))
         dotted = prefix + spec.name
         inner = nested_config(spec.annotation)
         arms = union_arms(spec.annotation)
@@ -108,7 +116,7 @@ def walk_fields(schema: type, prefix: str = "") -> Iterator[tuple[str, FieldSpec
         if is_list:
             dotted += ".N"
         if inner is not None:
-            yield from walk_fields(inner, f"{dotted}.")
+            yield from walk_fields(inner, f"{dotted}.", spec.default if isinstance(spec.default, inner) else REQUIRED)
 
 
 def _field_docs(schema: type) -> dict[str, str]:
