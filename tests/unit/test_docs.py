@@ -1,0 +1,81 @@
+"""docs/metrics.md explains every logged key, docs/paper_index.md every default; documents name files that exist."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.settings.building import to_plain
+from rlhf_video.settings.schema import REQUIRED, walk_fields
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGGING_ROOMS = ("algorithms", "validation", "runtime")
+FAMILIES = "reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result"
+KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
+AS_REWARDS = ("held_out.N.", "judge.")
+
+
+def _documented() -> list[re.Pattern[str]]:
+    """Return the first column of the tables of docs/metrics.md, a name in <> matching anything."""
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE)
+    return [re.compile("^" + re.sub(r"<\w+>", ".+", re.sub(r"[.+]", r"\\\g<0>", key)) + "$") for key in keys]
+
+
+def _logged() -> list[str]:
+    """Return the texts of the logging rooms that look like metric keys; a placeholder of an f-string becomes <x>."""
+    keys = set()
+    for room in LOGGING_ROOMS:
+        for path in sorted((ROOT / "rlhf_video" / room).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(node, ast.JoinedStr):
+                    text = "".join(part.value if isinstance(part, ast.Constant) else "<x>" for part in node.values)
+                if isinstance(text, str) and KEY.match(text):
+                    keys.add(text)
+    return sorted(keys)
+
+
+def test_logged_keys_are_found() -> None:
+    assert {"reward/total", "grad/norm", "guard/alarms", "result/scale", "reward/<x>"} <= set(_logged())
+
+
+@pytest.mark.parametrize("key", _logged())
+def test_logged_key_is_documented(key: str) -> None:
+    # A key like guard/<x> needs some documented key of its shape.
+    shape = re.compile("^" + key.replace("<x>", ".+") + "$")
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    literal = re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE)
+    assert any(pattern.match(key) for pattern in _documented()) or any(shape.match(name) for name in literal)
+
+
+def test_every_key_of_a_recorded_run_is_documented() -> None:
+    recorded = sorted((ROOT / "adapters").glob("*/metrics.jsonl"))
+    lines = [json.loads(line) for path in recorded for line in path.read_text(encoding="utf-8").splitlines()]
+    patterns = _documented()
+    unknown = {key for line in lines for key in line if not any(pattern.match(key) for pattern in patterns)}
+    assert unknown == set()
+
+
+def test_every_default_has_its_row_with_its_source() -> None:
+    text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| .+ \|$", text, flags=re.MULTILINE))
+    defaults = {
+        dotted: repr(to_plain(spec.default))
+        for dotted, spec in walk_fields(RewardBpConfig)
+        if spec.default is not REQUIRED and not dotted.startswith(AS_REWARDS)
+    }
+    assert rows == defaults
+
+
+@pytest.mark.parametrize("document", ["AGENTS.md", "README.md", "docs/decisions.md", "docs/architecture.md"])
+def test_named_files_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"\b((?:tests|docs|configs|rewards|rlhf_video|benchmarks)/[\w./-]*\w)", text)
+    assert sorted({name for name in named if not (ROOT / name).exists()}) == []
+    if document == "AGENTS.md":
+        assert len(text.splitlines()) <= 80
