@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rlhf_video.errors import DataError
 from rlhf_video.stats.clusters import cluster_sums
 
-_MAX_COUNTS = 4_000_000  # resample counts held at once: 32 MB
+_MAX_DRAWS = 4_000_000  # clusters drawn at once: 32 MB an array
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,11 @@ def _resampled_means(
 ) -> NDArray[np.float64]:
     """Return the mean of each bootstrap draw, shape (num_resamples,), drawing in blocks of bounded memory."""
     num_clusters = len(sums)
-    block = max(1, _MAX_COUNTS // num_clusters)
-    probabilities = np.full(num_clusters, 1.0 / num_clusters)
+    block = max(1, _MAX_DRAWS // num_clusters)
     means = []
     for start in range(0, num_resamples, block):
-        counts = rng.multinomial(num_clusters, probabilities, size=min(block, num_resamples - start))
-        means.append((counts @ sums) / (counts @ sizes))
+        chosen = rng.integers(num_clusters, size=(min(block, num_resamples - start), num_clusters))
+        means.append(sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1))
     return np.concatenate(means)
 
 

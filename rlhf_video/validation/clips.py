@@ -112,7 +112,7 @@ def diversity_scores(clips: Clips) -> Scores:
     """
     frames = clips.video.flatten(0, 1).float()
     side = (min(_DIVERSITY_SIDE, frames.shape[-2]), min(_DIVERSITY_SIDE, frames.shape[-1]))
-    small = functional.adaptive_avg_pool2d(frames, side).unflatten(0, clips.video.shape[:2]).flatten(1)
+    small = functional.adaptive_avg_pool2d(frames, side).unflatten(0, clips.video.shape[:2]).flatten(1).double()
     clusters = torch.from_numpy(clips.clusters)
     values = torch.full((len(clips),), float("nan"), dtype=torch.float64)
     for cluster in clusters.unique():
@@ -121,7 +121,7 @@ def diversity_scores(clips: Clips) -> Scores:
             # The matrix-product shortcut of cdist loses digits on nearly equal clips.
             distances = torch.cdist(small[members], small[members], compute_mode="donot_use_mm_for_euclid_dist")
             distances = distances / small.shape[1] ** 0.5
-            values[members] = distances.sum(dim=1).double() / (len(members) - 1)
+            values[members] = distances.sum(dim=1) / (len(members) - 1)
     return {} if bool(values.isnan().all()) else {DIVERSITY: values.numpy()}
 
 

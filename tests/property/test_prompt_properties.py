@@ -9,7 +9,10 @@ from rlhf_video.data import load_prompts
 
 words = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12)
 prompt_sets = st.lists(
-    st.lists(words, min_size=1, max_size=5).map(" ".join), min_size=1, max_size=8, unique_by=lambda text: text.casefold()
+    st.lists(words, min_size=1, max_size=5).map(" ".join),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda text: text.casefold(),
 )
 
 
