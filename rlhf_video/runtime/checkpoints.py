@@ -51,13 +51,14 @@ def save_atomic(folder: Path, state: Mapping[str, object], *, keep_last: int | N
         OSError: The disk is full (errno ENOSPC, with the file name) or cannot be written.
         TypeError: The state holds something that could not be read back safely.
     """
+    copies = {name: to_cpu(value, path=name) for name, value in state.items()}
     partial = folder.with_name(folder.name + _PARTIAL)
     discard(partial)
     partial.mkdir(parents=True)
     try:
         checksums = {}
-        for name, value in state.items():
-            data = _serialise(to_cpu(value, path=name))
+        for name, value in copies.items():
+            data = _serialise(value)
             write_synced(partial / f"{name}.pt", data)
             checksums[f"{name}.pt"] = hashlib.sha256(data).hexdigest()
         write_synced(partial / _CHECKSUMS, json.dumps(checksums, indent=2).encode())

@@ -28,7 +28,7 @@ class MetricsLog:
             metrics: Numbers or one-element tensors. A number that is not finite is written as null: JSON has no NaN.
             step: Steps finished before the one the numbers belong to.
         """
-        numbers = {key: float(value) for key, value in metrics.items()}
+        numbers = {key: float(value.detach() if isinstance(value, Tensor) else value) for key, value in metrics.items()}
         line = {key: number if math.isfinite(number) else None for key, number in numbers.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **line}) + "\n")

@@ -123,25 +123,25 @@ class Run:
                 good one and how to go on from it.
         """
         steps = checkpoint_steps(self.directory / "checkpoints")
-        if self.is_main:
+        restored = self._load(steps[-1]) if steps else None
+        if self.is_main:  # only now: an error above must not cost a line of the log
             self._metrics.truncate(steps[-1] if steps else 0)
-        if not steps:
-            return None
-        folder = step_folder(self.directory / "checkpoints", steps[-1])
+        self.distribution.barrier()
+        return restored
+
+    def _load(self, step: int) -> tuple[int, dict[str, object]]:
+        folder = step_folder(self.directory / "checkpoints", step)
         state = load_checked(folder)
         run = state.pop("run")
         assert isinstance(run, dict)
-        if run["step"] != steps[-1]:
+        if run["step"] != step:
             raise CheckpointError(f"{folder} holds step {run['step']}: it was renamed. Give it its own name again.")
-        generators = run["rng"]
-        if self.distribution.rank >= len(generators):
-            logger.warning(
-                "The checkpoint has generators of %d processes; this one takes those of the first", len(generators)
-            )
-        set_rng_state(generators[self.distribution.rank if self.distribution.rank < len(generators) else 0])
-        self.distribution.barrier()
-        logger.info("Resuming after step %d from %s", steps[-1], folder)
-        return steps[-1], state
+        generators, rank = run["rng"], self.distribution.rank
+        if rank >= len(generators):
+            logger.warning("The checkpoint has generators of %d processes; this one takes the first's", len(generators))
+        set_rng_state(generators[rank if rank < len(generators) else 0])
+        logger.info("Resuming after step %d from %s", step, folder)
+        return step, state
 
     def write_card(self, card: Mapping[str, object]) -> None:
         """Write card.json: what the run was and what came out."""
