@@ -77,8 +77,9 @@ def memory_plan(
     cache, chunk = decoder_sizes(backbone, latent)
     num_borders = 1 if config.decode.frames == "first" else -(-latent[2] // config.decode.cache_every)
     pixels = 2 * 4 * math.prod((micro, sampling.num_frames, 3, sampling.height, sampling.width))
+    recomputed = (min(config.decode.cache_every, latent[2]) - 1) * cache
     waiting = num_borders * cache
-    on_device = cache * config.decode.cache_every if config.decode.cache_on_cpu else waiting
+    on_device = cache + recomputed if config.decode.cache_on_cpu else waiting + recomputed
     decoder_pass = chunk + on_device + pixels
     parts = {
         f"frozen transformer ({config.precision})": frozen * width,
@@ -88,6 +89,7 @@ def memory_plan(
         "transformer pass: kept activations (estimate)": kept + (block if config.gradient_checkpointing else 0),
         "decoder pass: graph of one latent frame": chunk,
         f"decoder pass: cache at {num_borders} borders" + (" (host)" if config.decode.cache_on_cpu else ""): waiting,
+        "decoder pass: caches recomputed between borders": recomputed,
         "decoder pass: pixels and their gradient": pixels,
     }
     steady = list(parts.values())[:4]

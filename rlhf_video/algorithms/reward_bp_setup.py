@@ -15,6 +15,7 @@ from rlhf_video.algorithms.gradient_estimators import Velocity, choose_steps
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig, RewardTermConfig
 from rlhf_video.algorithms.reward_objective import RewardObjective
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
+from rlhf_video.backbones.chunked_decode import check_frames
 from rlhf_video.data import PromptSuite, load_prompts
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
@@ -153,6 +154,8 @@ class World:
         self.shape(1)
         choose_steps(config.estimator, config.sampling.num_steps, generator_for(config.seed, "check"))
         self.objective = RewardObjective(backbone, rewards.trained, config.decode)
+        num_latent_frames = backbone.spec.num_latent_frames(config.sampling.num_frames)
+        check_frames(self.objective.latent_frames(num_latent_frames), num_latent_frames)
         self.validator = self._validator(suites.validation, config.validation.clips_per_prompt, "validation")
         for suite in (suites.train, suites.validation, suites.test):
             for prompt in suite.prompts if suite is not None else ():

@@ -141,6 +141,21 @@ class _ChunkedDecode(torch.autograd.Function):
         return grad_latents, None
 
 
+def check_frames(frames: Sequence[int] | None, num_latent_frames: int) -> tuple[int, ...]:
+    """Return the chosen latent frames, all of them for None.
+
+    Raises:
+        ConfigError: There is none, or they are not ascending numbers below `num_latent_frames`.
+    """
+    wanted = tuple(range(num_latent_frames)) if frames is None else tuple(frames)
+    if not wanted or list(wanted) != sorted(set(wanted)) or not 0 <= wanted[0] <= wanted[-1] < num_latent_frames:
+        raise ConfigError(
+            f"decode.frames={list(wanted)} does not fit a clip of {num_latent_frames} latent frames: give ascending "
+            f"numbers from 0 to {num_latent_frames - 1}, or 'whole' or 'first'."
+        )
+    return wanted
+
+
 def chunked_decode(
     vae: AutoencoderKLWan,
     latents: Tensor,
@@ -177,13 +192,7 @@ def chunked_decode(
             "The autoencoder has tiling or slicing switched on, which chunk-by-chunk decoding with gradient does not "
             "reproduce. Call disable_tiling() and disable_slicing() on it, or decode less (decode.frames: first)."
         )
-    num_latent_frames = latents.shape[2]
-    wanted = tuple(range(num_latent_frames)) if frames is None else tuple(frames)
-    if not wanted or list(wanted) != sorted(set(wanted)) or not 0 <= wanted[0] <= wanted[-1] < num_latent_frames:
-        raise ConfigError(
-            f"decode.frames={list(wanted)} does not fit a clip of {num_latent_frames} latent frames: give ascending "
-            f"numbers from 0 to {num_latent_frames - 1}, or 'whole' or 'first'."
-        )
+    wanted = check_frames(frames, latents.shape[2])
     if border_every < 1:
         raise ConfigError(f"border_every={border_every} must be at least 1.")
     keep = tuple(index in wanted for index in range(wanted[-1] + 1))
