@@ -1,0 +1,1 @@
+"""The built-in world: a procedural video domain whose truth can be read back from pixels."""
