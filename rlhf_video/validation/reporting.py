@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,10 +31,12 @@ from rlhf_video.report import (
 )
 from rlhf_video.validation.clips import Clips
 from rlhf_video.validation.comparison import Comparison, ScoreChange
-from rlhf_video.validation.guards import Alarm, GuardReading
+from rlhf_video.validation.report_charts import training_charts, validation_charts
+from rlhf_video.validation.report_views import CurveView, Role, ScoreView, TrainingReport
 from rlhf_video.validation.sweep import StrengthSweep
 
-Role = Literal["judge", "held-out", "trained", "guard"]
+__all__ = ["CurveView", "ScoreView", "TrainingReport", "effect_rows", "verdict_sentence", "write_training_report"]
+
 _GROUPS: dict[Role, str] = {
     "judge": "Judge, never trained on",
     "held-out": "Held-out rewards, never trained on",
@@ -43,61 +44,6 @@ _GROUPS: dict[Role, str] = {
     "guard": "Guards",
 }
 _SHOWN_SIDE = 128  # pixels: smaller clips are enlarged before encoding
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreView:
-    """How a report shows a score."""
-
-    key: str
-    """Name of the score, "reward/dimension"."""
-    label: str
-    """What a reader calls it."""
-    role: Role
-    is_share: bool = False
-    """Values are 0 or 1: written in percent, differences in percentage points."""
-    better: Literal["higher", "lower", "neither"] = "higher"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurveView:
-    """One chart of logged training metrics."""
-
-    title: str
-    y_label: str
-    """Name and unit of the vertical axis."""
-    metrics: Mapping[str, str]
-    """Legend text -> key in metrics.jsonl."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingReport:
-    """Everything the page shows; what is left empty is left out of the page."""
-
-    title: str
-    """What was run, for example "Reward backpropagation on sprite-wan"."""
-    comparison: Comparison
-    """The final comparison."""
-    views: tuple[ScoreView, ...]
-    """Scores to show, the one that decides the verdict first."""
-    prompts_name: str = "unseen prompts"
-    """What the comparison's prompts are, for example "unseen test prompts"."""
-    readings: tuple[GuardReading, ...] = ()
-    alarms: tuple[Alarm, ...] = ()
-    """Alarms raised while training."""
-    base_clips: Clips | None = None
-    adapter_clips: Clips | None = None
-    num_pairs: int = 12
-    """Most pairs of clips shown, spread evenly over the prompts."""
-    fps: float = 8.0
-    metrics: Sequence[Mapping[str, float | None]] = ()
-    """Lines of metrics.jsonl (`rlhf_video.runtime.read_metrics`)."""
-    curves: tuple[CurveView, ...] = ()
-    sweep: StrengthSweep | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Label -> value in the header, for example {"seed": "0", "training": "4 min 10 s"}."""
-    command: str = ""
-    config_yaml: str = ""
 
 
 def write_training_report(path: str | Path, report: TrainingReport) -> Path:
@@ -117,7 +63,7 @@ def write_training_report(path: str | Path, report: TrainingReport) -> Path:
         parts.append(_clips(report, report.base_clips, report.adapter_clips))
     if report.readings or report.alarms:
         parts.append(_guards(report))
-    charts = [*_validation_charts(report), *_training_charts(report)]
+    charts = [*validation_charts(report), *training_charts(report)]
     if charts:
         lead = "Bands are 95% intervals over prompts. Point at a dot to read it."
         parts.append(section("Curves", [Html(f'<div class="charts">{"".join(charts)}</div>')], lead=lead))
@@ -159,7 +105,7 @@ def effect_rows(comparison: Comparison, views: Sequence[ScoreView]) -> list[Effe
     for view in views:
         change: ScoreChange = comparison.change(view.key)
         mask = comparison.valid(view.key)
-        masked = f" ({change.num_masked} pairs masked)" if change.num_masked else ""
+        masked = f" ({change.num_masked} masked)" if change.num_masked else ""
         rows.append(
             EffectRow(
                 label=view.label + masked,
@@ -253,57 +199,6 @@ def _guards(report: TrainingReport) -> Html:
         )
     lead = "What a reward can ruin while its own score rises, measured against the base."
     return section("Guards", [guard_cards(cards)], lead=lead)
-
-
-def _validation_charts(report: TrainingReport) -> list[Html]:
-    """Return one chart per role: the gain over the base at every validation."""
-    charts = []
-    for role, title in (("judge", "Judge"), ("held-out", "Held-out rewards"), ("trained", "Trained rewards")):
-        for is_share, unit in (
-            (True, "percentage points over the base"),
-            (False, "difference from the base, in its own unit"),
-        ):
-            views = [view for view in report.views if view.role == role and view.is_share is is_share]
-            series = [_validation_series(report.metrics, view) for view in views[:5]]
-            series = [curve for curve in series if len(curve.x)]
-            if series:
-                name = f"{title}, validation: {series[0].label}" if len(series) == 1 else f"{title}, validation"
-                charts.append(line_chart(name, series, x_label="optimiser step", y_label=unit, zero_line=True))
-    return charts
-
-
-def _validation_series(metrics: Sequence[Mapping[str, float | None]], view: ScoreView) -> Series:
-    stem = f"validation/{view.key}/difference"
-    factor = 100.0 if view.is_share else 1.0
-    lines = [line for line in metrics if line.get(stem) is not None]
-    middle, low, high = (
-        [factor * _number(line.get(name, line[stem])) for line in lines]
-        for name in (stem, f"{stem}_low", f"{stem}_high")
-    )
-    return Series(view.label, [_number(line["step"]) for line in lines], middle, low, high)
-
-
-def _training_charts(report: TrainingReport) -> list[Html]:
-    charts = []
-    for view in report.curves:
-        series = []
-        for label, key in view.metrics.items():
-            lines = [line for line in report.metrics if line.get(key) is not None]
-            series.append(
-                Series(label, [_number(line["step"]) for line in lines], [_number(line[key]) for line in lines])
-            )
-        series = [curve for curve in series if len(curve.x)]
-        if series:
-            charts.append(
-                line_chart(
-                    view.title, series, x_label="optimiser step", y_label=view.y_label, dots=len(series[0].x) <= 30
-                )
-            )
-    return charts
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _sweep(sweep: StrengthSweep) -> Html:

@@ -99,7 +99,7 @@ def test_report_shows_every_part(tmp_path: Path) -> None:
     assert page.count("<video") == 10
     assert "Recommended strength: 1," in page
     assert "a &lt;b&gt;red&lt;/b&gt; circle &amp; square" in page
-    assert "clip (1 pairs masked)" in page
+    assert "clip (1 masked)" in page
     assert "<td>masked</td>" in page
     assert "Unlogged" not in page
 
