@@ -17,7 +17,7 @@ LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/single.yaml
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test slow journeys journeys-short lint format types layers check clean
+.PHONY: help install install-dev quickstart test slow journeys journeys-short lint format types layers check pretrain-sprites clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -54,6 +54,9 @@ journeys: install-dev ## Every shipped recipe in full, its promised numbers asse
 
 journeys-short: install-dev ## The recipes cut short: same path, weaker numbers
 	$(PYTEST) -m "journey and short" --timeout 1800 $(PYTEST_ARGS)
+
+pretrain-sprites: install ## Pre-train the built-in models of assets/ from nothing (hours on a CPU; resumes after a kill)
+	$(BIN)/python -m rlhf_video.sprites.pretrain
 
 lint: install-dev ## ruff (lint and format) and spelling
 	$(BIN)/ruff check .
