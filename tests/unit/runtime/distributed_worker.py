@@ -15,26 +15,30 @@ from torch import Tensor
 
 from rlhf_video.backbones.base import Conditioning, VideoBackbone, VideoShape
 from rlhf_video.backbones.registry import load_backbone
-from rlhf_video.lora import LoraConfig, adapter_state, attach
+from rlhf_video.lora import Ema, LoraConfig, adapter_state, attach
 from rlhf_video.runtime import Distribution, create_accelerator, generator_for
 from rlhf_video.testing.tiny_wan import TINY_PROMPTS
 
 GLOBAL_BATCH = 4
 NUM_STEPS = 3
+EMA_DECAY = 0.5
 MAX_GRAD_NORM = 0.05  # every step clips: the norm must be the global one
 
 
-def losses(backbone: VideoBackbone, cond: Conditioning, step: int, items: range) -> Iterator[Tensor]:
-    """Yield the step's two losses as reward backpropagation makes them: roll-out, then re-forward."""
+def losses(backbone: VideoBackbone, cond: Conditioning, step: int, items: range) -> Iterator[tuple[Tensor, bool]]:
+    """Yield (loss, is last) of a step as reward backpropagation makes them: roll-out, then re-forward of some steps.
+
+    Step 0 leaves the low-noise expert, where there are two, without a gradient: it must not move.
+    """
     noise = backbone.noise(
         VideoShape(batch=len(items), frames=5, height=32, width=32),
         [generator_for(0, "noise", step, index) for index in items],
     )
     with torch.no_grad():
         latents = noise - 0.5 * backbone.velocity(noise, torch.tensor(1.0), cond)
-    for start, sigma in ((latents, 0.5), (noise, 1.0)):
+    for start, sigma in ((latents, 0.25), (noise, 1.0))[1 if step == 0 else 0 :]:
         start = start.detach().requires_grad_()  # the chained gradient needs the input's, too
-        yield (backbone.velocity(start, torch.tensor(sigma), cond) - 1).square().mean()
+        yield (backbone.velocity(start, torch.tensor(sigma), cond) - 1).square().mean(), sigma == 1.0
         assert start.grad is not None
 
 
@@ -50,13 +54,15 @@ def train_plain(model: Path) -> dict[str, Any]:
     backbone, optimizer = build(model, seed=0)
     cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in range(GLOBAL_BATCH)])
     parameters, norms = optimizer.param_groups[0]["params"], []
+    ema = Ema(parameters, EMA_DECAY)
     for step in range(NUM_STEPS):
-        for loss in losses(backbone, cond, step, range(GLOBAL_BATCH)):
+        for loss, _ in losses(backbone, cond, step, range(GLOBAL_BATCH)):
             loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM))
         optimizer.step()
         optimizer.zero_grad()
-    return {"adapter": adapter_state(backbone), "norms": torch.stack(norms)}
+        ema.update()
+    return {"adapter": adapter_state(backbone), "norms": torch.stack(norms), "ema": ema.state_dict()}
 
 
 def train(
@@ -65,18 +71,23 @@ def train(
     """Train steps first to last with `Distribution`, from a saved state when there is one."""
     backbone, optimizer = build(model, seed=distribution.rank)  # prepare must make the processes agree on rank 0's
     optimizer = distribution.prepare(backbone, optimizer)
+    backbone.set_gradient_checkpointing(True)  # the reference has it off
+    ema = Ema(distribution.parameters(optimizer), EMA_DECAY)
     if saved is not None:
         distribution.load_adapter_state(backbone, saved["adapter"])
         distribution.load_optimizer_state(optimizer, saved["optimizer"])
+        ema.load_state_dict(distribution.placed(saved["ema"], optimizer))
     share = distribution.shard_indices(GLOBAL_BATCH)
     cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in share])
     norms = []
     for step in range(first, last):
-        for number, loss in enumerate(losses(backbone, cond, step, share)):
-            distribution.backward(loss, last=number == 1)
+        for loss, is_last in losses(backbone, cond, step, share):
+            distribution.backward(loss, last=is_last)
         norms.append(distribution.finish_step(optimizer, MAX_GRAD_NORM))
+        ema.update()
     return {
         "adapter": distribution.full_adapter_state(backbone),
+        "ema": distribution.full_state(ema.state_dict()),
         "optimizer": distribution.optimizer_state(optimizer),
         "norms": torch.stack(norms),
     }

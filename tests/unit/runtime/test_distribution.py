@@ -20,7 +20,12 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_wan_pipeline(tmp_path_factory.mktemp("model") / "tiny-wan")
 
 
-def run_worker(model: Path, result: Path, *, num_processes: int, timeout: int = 110, **settings: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def tiny_two_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_wan_pipeline(tmp_path_factory.mktemp("model") / "tiny-wan-a14b", two_experts=True)
+
+
+def run_worker(model: Path, result: Path, *, num_processes: int, timeout: int = 280, **settings: str) -> dict[str, Any]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
     command = [sys.executable, *(launcher if num_processes > 1 else []), str(WORKER), str(model), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
@@ -34,25 +39,34 @@ def assert_same_training(result: dict[str, Any], *, atol: float) -> None:
     assert plain["norms"].min() > 0.05, "no step was clipped: the test would not see a wrong norm"
     torch.testing.assert_close(straight["norms"], plain["norms"], rtol=1e-5, atol=0)
     torch.testing.assert_close(straight["adapter"], plain["adapter"], rtol=0, atol=atol)
+    torch.testing.assert_close(straight["ema"], plain["ema"], rtol=0, atol=atol)
+    torch.testing.assert_close(resumed["ema"], straight["ema"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["adapter"], straight["adapter"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["optimizer"], straight["optimizer"], rtol=0, atol=0)
     assert result["gathered"] == [0, 1, 2, 3]
 
 
+@pytest.mark.timeout(300)
 def test_one_process_trains_bit_equal_to_plain_pytorch(tiny_wan: Path, tmp_path: Path) -> None:
     result = run_worker(tiny_wan, tmp_path / "result.pt", num_processes=1)
     assert result["kind"] == "single"
     assert_same_training(result, atol=0)
 
 
-def test_two_data_parallel_processes_equal_one(tiny_wan: Path, tmp_path: Path) -> None:
-    result = run_worker(tiny_wan, tmp_path / "result.pt", num_processes=2)
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_data_parallel_processes_equal_one(tiny_two_experts: Path, tmp_path: Path) -> None:
+    result = run_worker(tiny_two_experts, tmp_path / "result.pt", num_processes=2)
     assert (result["kind"], result["num_processes"]) == ("data_parallel", 2)
     assert_same_training(result, atol=2e-6)
 
 
-def test_two_fsdp2_processes_equal_one(tiny_wan: Path, tmp_path: Path) -> None:
-    result = run_worker(tiny_wan, tmp_path / "result.pt", num_processes=2, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_fsdp2_processes_equal_one(tiny_two_experts: Path, tmp_path: Path) -> None:
+    result = run_worker(
+        tiny_two_experts, tmp_path / "result.pt", num_processes=2, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2"
+    )
     assert (result["kind"], result["num_processes"]) == ("fsdp2", 2)
     assert_same_training(result, atol=2e-6)
 
