@@ -5,6 +5,7 @@ The same steps are taken three times: in plain PyTorch on the whole batch withou
 straight through with it, and with it in two halves with a checkpoint between them.
 """
 
+import faulthandler
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,4 +110,5 @@ def main(model: Path, result: Path) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(240, exit=True)  # a process that waits for another says where
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,16 @@ def run_worker(model: Path, result: Path, *, num_processes: int, timeout: int = 
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
     command = [sys.executable, *(launcher if num_processes > 1 else []), str(WORKER), str(model), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the launcher alone would leave its workers behind
+            output, _ = process.communicate()
+            pytest.fail(f"no end after {timeout} s:\n{output[-8000:]}")
+    assert process.returncode == 0, output[-8000:]
     return torch.load(result, weights_only=True)
 
 
@@ -58,7 +67,7 @@ def test_one_process_trains_bit_equal_to_plain_pytorch(tiny_wan: Path, tmp_path:
 def test_two_data_parallel_processes_equal_one(tiny_two_experts: Path, tmp_path: Path) -> None:
     result = run_worker(tiny_two_experts, tmp_path / "result.pt", num_processes=2)
     assert (result["kind"], result["num_processes"]) == ("data_parallel", 2)
-    assert_same_training(result, atol=2e-6)
+    assert_same_training(result, atol=2e-5)  # Adam magnifies rounding; one step moves a weight by up to 1e-2
 
 
 @pytest.mark.slow
@@ -68,7 +77,7 @@ def test_two_fsdp2_processes_equal_one(tiny_two_experts: Path, tmp_path: Path) -
         tiny_two_experts, tmp_path / "result.pt", num_processes=2, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2"
     )
     assert (result["kind"], result["num_processes"]) == ("fsdp2", 2)
-    assert_same_training(result, atol=2e-6)
+    assert_same_training(result, atol=2e-5)  # Adam magnifies rounding; one step moves a weight by up to 1e-2
 
 
 @pytest.mark.slow
@@ -85,7 +94,7 @@ def test_two_deepspeed_zero2_processes_equal_one(tiny_wan: Path, tmp_path: Path)
         DS_ACCELERATOR="cpu",
     )
     assert (result["kind"], result["num_processes"]) == ("deepspeed", 2)
-    assert_same_training(result, atol=2e-6)
+    assert_same_training(result, atol=2e-5)  # Adam magnifies rounding; one step moves a weight by up to 1e-2
 
 
 @pytest.mark.parametrize(
