@@ -7,8 +7,8 @@ x_{i+1} = x_i + (s_{i+1} - s_i) v(x_i, s_i). From g_N = dR/dx_N on, active steps
 
 and the same backward call gives the parameters (s_{i+1} - s_i) g_{i+1}^T dv/dtheta. An inactive step, whose velocity is
 detached, hands g on unchanged. That is the exact gradient of the graph with detached inactive velocities
-(tests/unit/algorithms/test_gradient_estimators.py) at the memory of one step and without any forward pass that plain
-backpropagation would save.
+(tests/unit/algorithms/test_gradient_estimators.py) at the memory of one step. The price is one more forward pass per
+active step than keeping all graphs, the same as checkpointing whole steps.
 """
 
 from collections.abc import Callable, Sequence

@@ -14,6 +14,7 @@ from rlhf_video.algorithms.reward_bp_setup import World
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
+from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
 from rlhf_video.validation import StrengthSweep
@@ -74,6 +75,7 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
     if run.is_main:
         metadata = {"base": config.backbone, "recommended_scale": scale, "config_hash": config_hash(config)}
         save_adapter(outcome.adapter, state, backbone=world.backbone, config=config.lora, metadata=metadata)
+        write_card(outcome.adapter, _adapter_card(config, world, watch, outcome, final))
         _write_grid(outcome.grid, final)
         _write_report(outcome, config, world, watch, run, final, sweep)
         run.write_card(_card(config, world, watch, outcome, final, sweep))
@@ -159,6 +161,40 @@ def _write_report(
         config_yaml=dump_yaml(config),
     )
     write_training_report(outcome.report, report)
+
+
+def _adapter_card(
+    config: RewardBpConfig, world: World, watch: Watch, outcome: Outcome, final: Validated
+) -> AdapterCard:
+    suite, device = world.suites.train, world.backbone.device
+    hardware = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    notes = [
+        f"Measured on {final.comparison.num_pairs} pairs of clips from {final.comparison.num_prompts} "
+        f"{outcome.prompts_name}, same prompt and noise; intervals are 95%, clustered by prompt.",
+        *(f"Alarm while training: {alarm.message}" for alarm in watch.alarms),
+        *(f"Guard {reading.name} ({reading.score}): {reading.value:.2f}" for reading in final.readings),
+    ]
+    if outcome.scale == 0.0:
+        notes.append("No strength improved the held-out rewards within the guards: this adapter is not recommended.")
+    return AdapterCard(
+        title=f"{Path(config.backbone).name}, reward backpropagation",
+        base=config.backbone,
+        method=f"reward backpropagation, {config.estimator.name} (arXiv:2309.17400, arXiv:2405.18991), "
+        f"{config.num_steps} optimiser steps, rewards: {', '.join(term.key for term in config.rewards)}",
+        command=command_line(),
+        data=f"{len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]}), no clips",
+        config_hash=config_hash(config),
+        licence="apache-2.0",
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        targets=config.lora.targets or world.backbone.spec.lora_targets,
+        scale=outcome.scale,
+        table=outcome.table,
+        hardware=f"{world.distribution.num_processes} process(es), {hardware}",
+        notes=notes,
+    )
 
 
 def _card(

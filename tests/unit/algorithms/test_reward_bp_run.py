@@ -13,6 +13,8 @@ from torch import Tensor
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_outcome import Outcome
+from rlhf_video.algorithms.reward_bp_setup import prompt_batch
+from rlhf_video.data import write_video
 from rlhf_video.lora.files import read_adapter
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings import load_config
@@ -145,3 +147,45 @@ def test_over_optimising_trips_the_alarm_and_stops_the_run(recipe: Recipe, tmp_p
     steps = [line["step"] for line in read_metrics(tmp_path / "hacked") if "reward/total" in line]
     assert len(steps) < 12, "the run ended early"
     assert json.loads((tmp_path / "hacked" / "card.json").read_text())["stopped_at"] is not None
+
+
+def test_data_anchor_trains_on_given_clips(recipe: Recipe, tmp_path: Path) -> None:
+    clips = []
+    for number, colour in enumerate(("red", "blue")):
+        video = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+        write_video(tmp_path / f"{colour}.mp4", video, 8)
+        clips.append({"file": f"{colour}.mp4", "prompt": f"a {colour} circle moving left"})
+    (tmp_path / "manifest.json").write_text(json.dumps({"clips": clips}))
+    anchor = {"weight": 1.0, "manifest": str(tmp_path / "manifest.json"), "clips_per_step": 2}
+    anchored = run(recipe, tmp_path / "anchored", data_anchor=anchor)
+    assert all(line["loss/anchor"] > 0 for line in read_metrics(tmp_path / "anchored") if "reward/total" in line)
+    assert distance(anchored, run(recipe, tmp_path / "free")) > 0
+
+
+def test_several_rewards_are_normalised_and_their_gradient_shares_logged(recipe: Recipe, tmp_path: Path) -> None:
+    rewards = [{"name": "brightness"}, {"name": "saturation", "weight": 0.5}]
+    run(recipe, tmp_path / "two", rewards=rewards, decode={"frames": "first", "clamp": "straight_through"})
+    line = read_metrics(tmp_path / "two")[0]
+    shares = [line["gradient_share/brightness"], line["gradient_share/saturation"]]
+    assert sum(shares) == pytest.approx(1.0)
+    assert min(shares) > 0.02
+    assert abs(line["reward/total"]) < 5, "normalised: a batch lies within a few base deviations"
+
+
+def test_published_adapter_is_the_average_and_not_the_last(recipe: Recipe, tmp_path: Path) -> None:
+    outcome = run(recipe, tmp_path / "a", ema_decay=0.5)
+    state = torch.load(tmp_path / "a" / "checkpoints" / "step-000002" / "ema.pt", weights_only=True)
+    for name, value in adapter(outcome).items():
+        assert torch.equal(value, state[name.replace(".weight", ".default.weight")])
+    last = torch.load(tmp_path / "a" / "checkpoints" / "step-000002" / "adapter.pt", weights_only=True)
+    assert any(not torch.equal(last[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(("num_prompts", "batch"), [(7, 3), (4, 4), (3, 8)])
+def test_every_prompt_comes_once_per_round_in_an_order_that_the_step_decides(num_prompts: int, batch: int) -> None:
+    steps = [prompt_batch(num_prompts, batch, step=step, seed=0) for step in range(2 * num_prompts)]
+    stream = [index for step in steps for index in step]
+    for start in range(0, len(stream) - num_prompts + 1, num_prompts):
+        assert sorted(stream[start : start + num_prompts]) == list(range(num_prompts))
+    assert steps[3] == prompt_batch(num_prompts, batch, step=3, seed=0)
+    assert stream != [i for step in range(2 * num_prompts) for i in prompt_batch(num_prompts, batch, step=step, seed=1)]

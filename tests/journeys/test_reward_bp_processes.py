@@ -1,0 +1,86 @@
+"""The entry script on two processes ends with the adapter that one process ends with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from rlhf_video.lora.files import read_adapter
+from rlhf_video.testing import tiny_wan_pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = (
+    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("processes")
+    tiny_wan_pipeline(root / "wan")
+    for name, shape in (("train", "circle"), ("validation", "square")):
+        lines = (f"a {colour} {shape} moving left" for colour in ("red", "blue", "green"))
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def train(folder: Path, name: str, launcher: tuple[str, ...] = (), **environment: str) -> dict[str, Tensor]:
+    config = {
+        "backbone": str(folder / "wan"),
+        "prompts": {split: str(folder / f"{split}.txt") for split in ("train", "validation")},
+        "rewards": [{"name": "brightness"}],
+        "held_out": [{"name": "sharpness"}],
+        "sampling": {"num_frames": 5, "height": 16, "width": 16, "num_steps": 3, "guidance": 2.0},
+        "lora": {"rank": 2, "alpha": 2.0},
+        "estimator": {"num_grad_steps": 2},
+        "pull": {"weight": 0.1},
+        "optim": {"learning_rate": 1e-3, "max_grad_norm": 0.01, "epsilon": 1e-6},
+        "batch": {"global_prompts": 4, "accumulation": 2},
+        "num_steps": 3,
+        "validation": {"every": 2, "batch": 4},
+        "sweep": {"scales": [0.0, 1.0]},
+        "output_dir": str(folder / name),
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, *launcher, "rlhf_video/train_reward_bp.py", "--config", str(file)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert done.stdout.count("side by side") == 1, "only the main process speaks"
+    return read_adapter(folder / name / "adapter" / "pytorch_lora_weights.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def single(folder: Path) -> dict[str, Tensor]:
+    return train(folder, "single")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_of_accelerate_launch_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
+    double = train(folder, "double", ACCELERATE)
+    torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_fsdp2_processes_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
+    double = train(folder, "fsdp2", CLUSTER, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_deepspeed_zero2_processes_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
+    pytest.importorskip("deepspeed", reason='needs pip install -e ".[deepspeed]"')
+    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "DS_ACCELERATOR": "cpu"}
+    double = train(folder, "zero2", CLUSTER, **variables)
+    torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
