@@ -1,8 +1,112 @@
+"""Pre-train every built-in checkpoint from nothing, or one stage of it; a killed run goes on where it was.
+
+    python -m rlhf_video.sprites.pretrain [all|prompts|vae|decoder|transformer|warmup|rewards] [--device cuda] [--work DIR]
+"""
+
+import argparse
+import json
 import logging
-import sys
 from pathlib import Path
 
-from rlhf_video.sprites.pretrain.vae import train_vae
+import torch
+from diffusers import AutoencoderKLWan
 
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-train_vae(Path("runs/pretrain"), num_steps=int(sys.argv[1]))
+from rlhf_video.sprites.pretrain import cards
+from rlhf_video.sprites.pretrain.generated import generated_pool, rendered_pool
+from rlhf_video.sprites.pretrain.rewards import RECIPES, RewardRecipe, save_reward, train_reward, untrained
+from rlhf_video.sprites.pretrain.transformer import save_pipeline, train_transformer
+from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
+from rlhf_video.sprites.suites import write_suites
+
+STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
+VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 2000, 3200, 8_000
+WARMUP_STEPS = {"sprite-clip": 600, "sprite-clip-heldout": 600, "sprite-motion": 700}
+REWARD_STEPS = 300
+
+
+def main() -> None:
+    """Run the stages asked for, in order."""
+    parser = argparse.ArgumentParser(prog="python -m rlhf_video.sprites.pretrain", description=__doc__)
+    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="progress files, cached latents and clips")
+    parser.add_argument("--assets", type=Path, default=Path("assets"))
+    parser.add_argument("--only", help="one reward of the rewards stage, for example sprite-motion")
+    flags = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    flags.work.mkdir(parents=True, exist_ok=True)
+    run = {
+        "prompts": _prompts,
+        "vae": _vae,
+        "decoder": _decoder,
+        "transformer": _transformer,
+        "warmup": _warmup,
+        "rewards": _rewards,
+    }
+    for stage in STAGES if flags.stage == "all" else (flags.stage,):
+        run[stage](flags)
+
+
+def _prompts(flags: argparse.Namespace) -> None:
+    write_suites(flags.assets / "prompts")
+
+
+def _vae(flags: argparse.Namespace) -> None:
+    vae, record = train_vae(flags.work, num_steps=VAE_STEPS, device=flags.device)
+    vae.save_pretrained(flags.work / "vae-joint")
+    _keep_record(flags, "vae", record)
+
+
+def _decoder(flags: argparse.Namespace) -> None:
+    vae = AutoencoderKLWan.from_pretrained(flags.work / "vae-joint").to(flags.device)
+    record = sharpen_decoder(vae, flags.work, num_steps=DECODER_STEPS)
+    vae.save_pretrained(flags.work / "vae")
+    _keep_record(flags, "decoder", record)
+
+
+def _transformer(flags: argparse.Namespace) -> None:
+    joint = AutoencoderKLWan.from_pretrained(flags.work / "vae-joint").to(flags.device)
+    model, record = train_transformer(
+        flags.work, joint, num_steps=TRANSFORMER_STEPS, num_clips=TRANSFORMER_CLIPS, device=flags.device
+    )
+    _keep_record(flags, "transformer", record)
+    vae = AutoencoderKLWan.from_pretrained(flags.work / "vae")
+    save_pipeline(flags.assets / "sprite-wan", model.cpu(), vae)
+    cards.write_model_card(flags.assets / "sprite-wan", flags.work, flags.device)
+
+
+def _warmup(flags: argparse.Namespace) -> None:
+    """Rewards learn on rendered clips first; needs no generator."""
+    pool, held_out = rendered_pool("train", 3000, seed=11), rendered_pool("validation", 300, seed=12)
+    for recipe in _chosen(flags):
+        model = untrained(recipe, pool, held_out, flags.work, device=flags.device)
+        state = flags.work / f"{recipe.name}-warmup.pt"
+        train_reward(recipe, model, pool, held_out, state, num_steps=WARMUP_STEPS[recipe.name], learning_rate=5e-4)
+        save_reward(flags.work / f"{recipe.name}-warmup", model)
+
+
+def _rewards(flags: argparse.Namespace) -> None:
+    """Then on what the model generates, or they are fooled at once."""
+    model, clips = flags.assets / "sprite-wan", flags.work / "clips"
+    pool = generated_pool(model, "train", 1600, seed=13, work=clips, device=flags.device)
+    held_out = generated_pool(model, "validation", 256, seed=14, work=clips, device=flags.device)
+    pool = pool + rendered_pool("train", 1600, seed=11)
+    for recipe in _chosen(flags):
+        reward = type(recipe.build()).from_pretrained(flags.work / f"{recipe.name}-warmup").to(flags.device)
+        state = flags.work / f"{recipe.name}.pt"
+        record = train_reward(recipe, reward, pool, held_out, state, num_steps=REWARD_STEPS, learning_rate=3e-4)
+        save_reward(flags.assets / recipe.name, reward.cpu())
+        _keep_record(flags, recipe.name, record)
+        cards.write_reward_card(flags.assets / recipe.name, recipe, record, flags.device)
+
+
+def _chosen(flags: argparse.Namespace) -> list[RewardRecipe]:
+    return [recipe for recipe in RECIPES if flags.only in (None, recipe.name)]
+
+
+def _keep_record(flags: argparse.Namespace, name: str, record: dict[str, object]) -> None:
+    (flags.work / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

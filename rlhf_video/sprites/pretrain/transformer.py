@@ -1,7 +1,9 @@
 """Pre-train the sprite text-to-video model: `WanTransformer3DModel` with its `UMT5EncoderModel`, by flow matching."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import types
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +40,7 @@ CAPTION_NOISE = 0.12
 CAPTION_DROPOUT = 0.12
 """Share of training captions that are empty: the null prompt of guidance."""
 TEXT_LENGTHS = (32, 512)
-LONG_TEXT_SHARE = 0.12
+LONG_TEXT_SHARE = 0.08
 """Share of steps with the stock padding of 512; the cross-attention sees the zero padding, so both must be learned."""
 
 
@@ -129,11 +131,28 @@ def train_transformer(
         ]
         return {"validation_loss": round(float(torch.stack(parts).mean()), 4)}
 
-    record = fit(
-        model, loss_at, num_steps=num_steps, learning_rate=1.5e-3, state_file=work / "transformer.pt", validate=validate,
-        validate_every=500, ema_decay=0.999, warmup=200,
-    )  # fmt: skip
+    with _bfloat16_linears(model):
+        record = fit(
+            model, loss_at, num_steps=num_steps, learning_rate=1.5e-3, state_file=work / "transformer.pt",
+            validate=validate, validate_every=400, ema_decay=0.998, warmup=150, autocast=False,
+        )  # fmt: skip
     return model.eval(), record
+
+
+@contextlib.contextmanager
+def _bfloat16_linears(model: TextToVideo) -> Iterator[None]:
+    """Multiply in bfloat16 and keep the rest in float32: autocast's bfloat16 attention backward is 7 times slower on a CPU."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+    def forward(linear: nn.Linear, x: Tensor) -> Tensor:
+        bias = None if linear.bias is None else linear.bias.bfloat16()
+        return nn.functional.linear(x.bfloat16(), linear.weight.bfloat16(), bias).float()
+
+    for linear in linears:
+        linear.forward = types.MethodType(forward, linear)
+    yield
+    for linear in linears:
+        del linear.forward
 
 
 def _flow_loss(model: TextToVideo, clean: Tensor, prompts: Sequence[str], *, seed: int, text_length: int) -> Tensor:

@@ -1,11 +1,15 @@
 """Pre-train the sprite VAE: a residual, patchified `AutoencoderKLWan` (the Wan 2.2 type), 8x8x4 stride, 16 channels."""
 
+import contextlib
 import logging
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
 from torch import Tensor
 
 from rlhf_video.sprites.grammar import random_scenes
@@ -41,44 +45,21 @@ def rendered_clips(split: str, count: int, *, seed: tuple[int, ...], num_frames:
     return render([next(scenes) for _ in range(count)], rng.integers(2**31, size=count).tolist(), num_frames=num_frames)
 
 
-def train_vae(work: Path, *, num_steps: int, batch: int = 3, device: str = "cpu") -> tuple[AutoencoderKLWan, dict[str, object]]:
-    """Train the VAE on short clips of train combinations and measure it on 21-frame validation clips.
+def train_vae(work: Path, *, num_steps: int, device: str = "cpu") -> tuple[AutoencoderKLWan, dict[str, object]]:
+    """Train encoder and decoder together on rendered clips of train combinations.
 
     Args:
         work: Folder for the progress file.
         num_steps: Optimiser steps.
-        batch: Long clips (13 frames) per step, or two and a half times as many short ones (5 frames).
         device: Where to train.
 
     Returns:
-        The VAE with latent statistics in its config, and its training record (history holds PSNR in dB).
+        The VAE with latent statistics in its config, and its training record (history holds PSNR in dB on 21-frame
+        clips of validation combinations).
     """
     torch.manual_seed(0)
     vae = AutoencoderKLWan(**CONFIG, latents_mean=[0.0] * 16, latents_std=[1.0] * 16).to(device)
-    held_out = rendered_clips("validation", 16, seed=(1, 0), num_frames=21)
-
-    def loss_at(step: int) -> Tensor:
-        torch.manual_seed(step)  # the posterior's noise
-        # Many short clips for variety; every fourth step long ones, for the path through the causal cache.
-        count, num_frames = (batch, 13) if step % 4 == 3 else (2 * batch + batch // 2, 5)
-        video = rendered_clips("train", count, seed=(0, step), num_frames=num_frames).to(device)
-        pixels = video.transpose(1, 2) * 2 - 1
-        posterior = vae.encode(pixels).latent_dist
-        decoded = vae.decode(posterior.sample()).sample.float()
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        error = decoded - pixels
-        background = pixels.flatten(2).median(-1).values.view(*pixels.shape[:2], 1, 1, 1)
-        weight = 1 + OBJECT_WEIGHT * ((pixels - background).abs().amax(1, keepdim=True) > 0.05).float()
-        return (weight * (error.abs() + 2 * error.square())).mean() / weight.mean() + KL_WEIGHT * kl
-
-    @torch.no_grad()
-    def validate() -> dict[str, float]:
-        return {"psnr_db": round(float(reconstruction_psnr(vae, held_out)), 2)}
-
-    record = fit(
-        vae, loss_at, num_steps=num_steps, learning_rate=1.5e-3, state_file=work / "vae.pt", validate=validate, ema_decay=0.995
-    )
+    record = _train(vae, work / "vae.pt", num_steps=num_steps, learning_rate=1.5e-3, kl_weight=KL_WEIGHT, seed=0)
     with torch.no_grad():
         clips = rendered_clips("train", 64, seed=(2, 0), num_frames=21).to(device)
         latents = torch.cat([vae.encode(c.transpose(1, 2) * 2 - 1).latent_dist.mean for c in clips.split(8)])
@@ -87,6 +68,67 @@ def train_vae(work: Path, *, num_steps: int, batch: int = 3, device: str = "cpu"
         latents_std=[round(v, 4) for v in latents.std((0, 2, 3, 4)).tolist()],
     )
     return vae.eval(), record
+
+
+def sharpen_decoder(vae: AutoencoderKLWan, work: Path, *, num_steps: int) -> dict[str, object]:
+    """Train the decoder on, with the encoder frozen: the latent space stays, so the transformer can train meanwhile."""
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    record = _train(vae, work / "decoder.pt", num_steps=num_steps, learning_rate=1e-3, kl_weight=0.0, seed=1)
+    vae.requires_grad_(True)
+    return record
+
+
+def _train(
+    vae: AutoencoderKLWan, state_file: Path, *, num_steps: int, learning_rate: float, kl_weight: float, seed: int
+) -> dict[str, object]:
+    device = next(vae.parameters()).device
+    held_out = rendered_clips("validation", 16, seed=(1, 0), num_frames=21)
+
+    def loss_at(step: int) -> Tensor:
+        torch.manual_seed(step)  # the posterior's noise
+        # Many short clips for variety; every fourth step long ones, for the path through the causal cache.
+        count, num_frames = (3, 13) if step % 4 == 3 else (7, 5)
+        video = rendered_clips("train", count, seed=(seed, step), num_frames=num_frames).to(device)
+        pixels = (video.transpose(1, 2) * 2 - 1).contiguous(memory_format=torch.channels_last_3d)
+        posterior = vae.encode(pixels).latent_dist
+        error = vae.decode(posterior.sample()).sample.float() - pixels
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        background = pixels.flatten(2).median(-1).values.view(*pixels.shape[:2], 1, 1, 1)
+        weight = 1 + OBJECT_WEIGHT * ((pixels - background).abs().amax(1, keepdim=True) > 0.05).float()
+        return (weight * (error.abs() + 2 * error.square())).mean() / weight.mean() + kl_weight * kl
+
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        return {"psnr_db": round(float(reconstruction_psnr(vae, held_out)), 2)}
+
+    with _fast_layout(vae):
+        return fit(
+            vae, loss_at, num_steps=num_steps, learning_rate=learning_rate, state_file=state_file, validate=validate,
+            ema_decay=0.995,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _fast_layout(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Train with channels last and with the same norm written without `linalg_vector_norm`: 1.7 times faster on a CPU."""
+    norms = [module for module in vae.modules() if isinstance(module, WanRMS_norm)]
+    for parameter in vae.parameters():
+        if parameter.dim() == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+    def forward(norm: WanRMS_norm, x: Tensor) -> Tensor:
+        inverse = (x * x).sum(1, keepdim=True).float().clamp(min=1e-24).rsqrt()
+        return x * (inverse * norm.scale).to(x.dtype) * norm.gamma.to(x.dtype)
+
+    for norm in norms:
+        norm.forward = types.MethodType(forward, norm)
+    yield
+    for norm in norms:
+        del norm.forward
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.contiguous()
 
 
 def reconstruction_psnr(vae: AutoencoderKLWan, video: Tensor) -> Tensor:

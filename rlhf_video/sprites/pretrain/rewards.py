@@ -1,0 +1,200 @@
+"""Learn the sprite rewards from noisy votes: two CLIP models that see single frames, one X-CLIP model that sees the clip."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
+
+from rlhf_video.sprites.pretrain.clip_pool import ClipPool, votes
+from rlhf_video.sprites.pretrain.loop import fit
+from rlhf_video.sprites.pretrain.text import sprite_tokenizer
+from rlhf_video.sprites.verifier import ATTRIBUTES
+
+logger = logging.getLogger(__name__)
+
+STILL_ATTRIBUTES = ("colour", "shape", "background")
+"""What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
+TEXT_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class RewardRecipe:
+    """One sprite reward: its size, its seed and what its voters look at."""
+
+    name: str
+    build: Callable[[], PreTrainedModel]
+    attributes: tuple[str, ...]
+    seed: int
+    num_clips: int
+    """Clips per optimiser step; every one's prompt is voted on."""
+    frames: int | None
+    """Random frames per clip in training; None for all."""
+
+
+MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
+
+
+def _clip(width: int, layers: int, patch: int) -> CLIPModel:
+    tokenizer = sprite_tokenizer()
+    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": TEXT_TOKENS, "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": tokenizer.pad_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
+    vision = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "num_attention_heads": 4,
+              "image_size": 64, "patch_size": patch}  # fmt: skip
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+
+
+def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
+    tokenizer = sprite_tokenizer()
+    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": TEXT_TOKENS}  # fmt: skip
+    vision = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "num_attention_heads": 4,
+              "image_size": 64, "patch_size": patch, "num_frames": 21, "mit_hidden_size": 64, "mit_intermediate_size": 192,
+              "mit_num_hidden_layers": 2, "mit_num_attention_heads": 4}  # fmt: skip
+    return XCLIPModel(XCLIPConfig(text_config=text, vision_config=vision, projection_dim=64, prompt_layers=1,
+                                  prompt_num_attention_heads=4, prompt_alpha=0.5))  # fmt: skip
+
+
+RECIPES = (
+    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=64, frames=1),
+    RewardRecipe("sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=64, frames=1),
+    RewardRecipe("sprite-motion", lambda: _xclip(**MOTION_TOWER), ATTRIBUTES, seed=37, num_clips=32, frames=None),
+)
+
+
+def train_reward(
+    recipe: RewardRecipe,
+    model: PreTrainedModel,
+    pool: ClipPool,
+    held_out: ClipPool,
+    state_file: Path,
+    *,
+    num_steps: int,
+    learning_rate: float,
+) -> dict[str, object]:
+    """Train a reward in place on votes by Bradley-Terry (PickScore's objective); measure it on unseen combinations.
+
+    Args:
+        recipe: Which reward.
+        model: What to train, on its device.
+        pool: Clips of train combinations.
+        held_out: Clips of validation combinations.
+        state_file: Progress file.
+        num_steps: Optimiser steps.
+        learning_rate: Peak step size.
+
+    Returns:
+        The record (history holds agreement with the verifier).
+    """
+    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
+
+    def loss_at(step: int) -> Tensor:
+        rng = np.random.default_rng((recipe.seed, step))
+        clips = pool.draw(rng, recipe.num_clips // 8, 4) + rng.integers(len(pool.scenes), size=recipe.num_clips // 2).tolist()
+        scenes = [pool.scenes[i] for i in clips]
+        scores = pool.scores(clips, scenes, recipe.attributes)
+        prompt, winner, loser = votes(scores, rng, pairs_per_prompt=recipe.num_clips)
+        video = pool.videos[clips]
+        if recipe.frames is not None:
+            video = video[:, torch.from_numpy(rng.permutation(video.shape[1])[: recipe.frames])]
+        tokens = tokenizer([s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        logits = score_matrix(model, video.to(device).float() / 255, tokens.input_ids.to(device))
+        prompt, winner, loser = (torch.from_numpy(v).to(device) for v in (prompt, winner, loser))
+        return -functional.logsigmoid(logits[prompt, winner] - logits[prompt, loser]).mean()
+
+    def validate() -> dict[str, float]:
+        return agreement(model, held_out, recipe.attributes, num_groups=48)
+
+    return fit(
+        model, loss_at, num_steps=num_steps, learning_rate=learning_rate, state_file=state_file, validate=validate,
+        validate_every=200, ema_decay=0.99, weight_decay=0.05, autocast=False, warmup=30,
+    )  # fmt: skip
+
+
+def untrained(recipe: RewardRecipe, pool: ClipPool, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
+    """Return the model of a recipe before its votes; X-CLIP starts from an image CLIP, as its paper does.
+
+    X-CLIP from nothing does not leave chance level (docs/log.md); Ni et al. 2022 (arXiv:2208.02816) start from CLIP, too.
+    """
+    torch.manual_seed(recipe.seed)
+    model = recipe.build().to(device)
+    if isinstance(model, XCLIPModel):
+        image_recipe = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1)
+        image_model = image_recipe.build().to(device)
+        train_reward(
+            image_recipe, image_model, pool, held_out, work / f"{recipe.name}-image.pt", num_steps=400, learning_rate=1e-3
+        )
+        shared = {
+            name: value
+            for name, value in image_model.state_dict().items()
+            if name in model.state_dict() and model.state_dict()[name].shape == value.shape
+        }
+        logger.info("X-CLIP starts with %d tensors of an image CLIP", len(shared))
+        model.load_state_dict(shared, strict=False)
+    return model
+
+
+def score_matrix(model: nn.Module, video: Tensor, token_ids: Tensor) -> Tensor:
+    """Return the score of every clip for every prompt, shape (prompts, clips).
+
+    Args:
+        model: A CLIPModel (mean over frames) or an XCLIPModel (all frames).
+        video: (clips, frames, 3, 64, 64) in [0, 1].
+        token_ids: (prompts, tokens).
+    """
+    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    pixels = (video - mean) / std
+    if isinstance(model, XCLIPModel):
+        output = model(input_ids=token_ids, pixel_values=pixels)
+        return output.logits_per_video.T.float()
+    images = functional.normalize(model.get_image_features(pixels.flatten(0, 1)).pooler_output, dim=-1)
+    text = functional.normalize(model.get_text_features(input_ids=token_ids).pooler_output, dim=-1)
+    cosine = text @ images.T
+    return (cosine.unflatten(1, video.shape[:2]).mean(-1) * model.logit_scale.exp()).float()
+
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@torch.no_grad()
+def agreement(model: nn.Module, pool: ClipPool, attributes: tuple[str, ...], *, num_groups: int) -> dict[str, float]:
+    """Return how often the model orders same-prompt pairs as the verifier does, over all and per attribute.
+
+    A pair counts for an attribute when the verifier tells the two clips apart in that attribute and in no other.
+    """
+    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
+    rng = np.random.default_rng(0)
+    agreed: dict[str, list[float]] = {"agreement": [], **{attribute: [] for attribute in attributes}}
+    for _ in range(num_groups // 8):
+        clips = pool.draw(rng, 8, 5)
+        scenes = [pool.scenes[i] for i in clips[::5]]
+        tokens = tokenizer([s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        video = pool.videos[clips].to(device).float() / 255
+        if not isinstance(model, XCLIPModel):
+            video = video[:, ::4]
+        score = score_matrix(model, video, tokens.input_ids.to(device)).cpu().numpy()
+        truth = pool.scores(clips, scenes, attributes)
+        single = {attribute: pool.scores(clips, scenes, (attribute,)) for attribute in attributes}
+        for p in range(len(scenes)):
+            for a in range(len(clips)):
+                for b in range(a):
+                    if abs(truth[p, a] - truth[p, b]) < 0.1:
+                        continue
+                    right = float((score[p, a] > score[p, b]) == (truth[p, a] > truth[p, b]))
+                    agreed["agreement"].append(right)
+                    differing = [k for k, v in single.items() if abs(v[p, a] - v[p, b]) > 0.1]
+                    if len(differing) == 1:
+                        agreed[differing[0]].append(right)
+    return {key: round(float(np.mean(values)), 3) for key, values in agreed.items() if values}
+
+
+def save_reward(folder: Path, model: PreTrainedModel) -> None:
+    """Write the folder that `ClipPreference` or `VideoText` loads."""
+    model.save_pretrained(folder)
+    sprite_tokenizer().save_pretrained(folder)

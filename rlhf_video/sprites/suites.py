@@ -1,0 +1,41 @@
+"""The prompt files of the sprite world: disjoint combinations for training, for tuning, and for the README's numbers."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from rlhf_video.sprites.grammar import Scene, Split, one_object_scenes, random_scenes
+
+SIZES: dict[Split, tuple[int, int]] = {"train": (160, 80), "validation": (30, 15), "test": (48, 24)}
+"""Prompts with one and with two objects in each file."""
+_SEED = 2405
+
+
+def suite(split: Split) -> list[str]:
+    """Return the prompts of a split's file: distinct, one- and two-object prompts interleaved 2 to 1."""
+    rng = np.random.default_rng((_SEED, len(split)))
+    num_one, num_two = SIZES[split]
+    one_object = one_object_scenes(split)
+    ones = [one_object[i].prompt for i in rng.permutation(len(one_object))[:num_one]]
+    twos = list(islice(_distinct(random_scenes(split, rng, two_object_share=1.0)), num_two))
+    per_two = num_one // num_two
+    groups = [[*ones[i * per_two : (i + 1) * per_two], two] for i, two in enumerate(twos)]
+    return [prompt for group in groups for prompt in group]
+
+
+def write_suites(folder: Path) -> None:
+    """Write sprite-train.txt, sprite-validation.txt and sprite-test.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in SIZES:
+        lines = [f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`.", *suite(split)]
+        (folder / f"sprite-{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+def _distinct(scenes: Iterator[Scene]) -> Iterator[str]:
+    seen: set[str] = set()
+    for scene in scenes:
+        if scene.prompt not in seen:
+            seen.add(scene.prompt)
+            yield scene.prompt
