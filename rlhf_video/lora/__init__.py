@@ -8,11 +8,13 @@ from rlhf_video.lora.adapter import (
     attach,
     load_adapter_state,
 )
+from rlhf_video.lora.card import AdapterCard, read_card, write_card
 from rlhf_video.lora.ema import Ema
 from rlhf_video.lora.files import load_adapter, read_adapter_metadata, save_adapter
 from rlhf_video.lora.switches import adapter_off, adapter_scale
 
 __all__ = [
+    "AdapterCard",
     "Ema",
     "LoraConfig",
     "adapter_layers",
@@ -24,5 +26,7 @@ __all__ = [
     "load_adapter",
     "load_adapter_state",
     "read_adapter_metadata",
+    "read_card",
     "save_adapter",
+    "write_card",
 ]

@@ -49,34 +49,46 @@ def save_adapter(
     Returns:
         The path of the main weight file.
     """
-    targets = list(config.targets or backbone.spec.lora_targets)
-    own = {
+    own: dict[str, object] = {
         "attention_plan": "full",
         **(metadata or {}),
         "rank": config.rank,
         "alpha": config.alpha,
-        "targets": targets,
+        "targets": list(config.targets or backbone.spec.lora_targets),
         "format": 1,
     }
-    for component, name_on_disk in ((_MAIN, WEIGHT_NAME), (_SECOND, SECOND_WEIGHT_NAME)):
-        part = {name: value for name, value in state.items() if name.startswith(f"{component}.")}
-        if not part:
-            continue
-        renamed = {f"{_MAIN}.{name.removeprefix(f'{component}.')}": value.contiguous() for name, value in part.items()}
-        peft_settings = {
-            f"{_MAIN}.r": config.rank,
-            f"{_MAIN}.lora_alpha": config.alpha,
-            f"{_MAIN}.target_modules": targets,
-            f"{_MAIN}.lora_dropout": 0.0,
-            f"{_MAIN}.bias": "none",
+    for component, file_name in ((_MAIN, WEIGHT_NAME), (_SECOND, SECOND_WEIGHT_NAME)):
+        part = {
+            f"{_MAIN}.{name.removeprefix(f'{component}.')}": value
+            for name, value in state.items()
+            if name.startswith(f"{component}.")
         }
-        header = {
-            "format": "pt",
-            LORA_ADAPTER_METADATA_KEY: json.dumps(peft_settings, sort_keys=True),
-            METADATA_KEY: json.dumps({**own, "component": component}, sort_keys=True),
-        }
-        write_safetensors(folder / name_on_disk, renamed, header)
+        if part:
+            save_state(folder / file_name, part, {**own, "component": component})
     return folder / WEIGHT_NAME
+
+
+def save_state(file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
+    """Write one transformer's adapter with the header that diffusers and this project read.
+
+    Args:
+        file: Target.
+        state: Weights by names such as "transformer.blocks.0.attn1.to_q.lora_A.weight".
+        metadata: Must hold rank, alpha and targets.
+    """
+    peft_settings = {
+        f"{_MAIN}.r": metadata["rank"],
+        f"{_MAIN}.lora_alpha": metadata["alpha"],
+        f"{_MAIN}.target_modules": metadata["targets"],
+        f"{_MAIN}.lora_dropout": 0.0,
+        f"{_MAIN}.bias": "none",
+    }
+    header = {
+        "format": "pt",
+        LORA_ADAPTER_METADATA_KEY: json.dumps(peft_settings, sort_keys=True),
+        METADATA_KEY: json.dumps(metadata, sort_keys=True),
+    }
+    write_safetensors(file, {name: value.contiguous() for name, value in state.items()}, header)
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:

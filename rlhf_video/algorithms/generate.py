@@ -1,0 +1,267 @@
+"""Clips of a base model, or of base and adapter, over a prompt suite: resumable, every clip with its seed and hash.
+
+Each clip's noise comes from a seed that depends on the run's seed, the prompt and the clip's number alone, so base and
+adapter runs share their noise, and `torch.Generator().manual_seed(seed)` makes the same clip in plain `WanPipeline`.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone, meta_backbone
+from rlhf_video.data import PromptSuite, load_prompts, sha256_file, write_atomic, write_video
+from rlhf_video.diffusion.samplers import sample
+from rlhf_video.diffusion.sigmas import flow_sigmas
+from rlhf_video.errors import ConfigError, DataError
+from rlhf_video.lora import adapter_scale, load_adapter
+from rlhf_video.lora.files import adapter_sha256
+from rlhf_video.runtime.seeding import generator_for
+from rlhf_video.settings import changed_fields
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """What to generate, and where it goes."""
+
+    backbone: str
+    """Model folder or Hub id, for example "assets/sprite-wan" or "Wan-AI/Wan2.1-T2V-1.3B-Diffusers". Required."""
+    prompts: Path
+    """Prompt suite: .txt with one prompt a line, or .jsonl. Required."""
+    output_dir: Path
+    """Folder of the mp4 files and manifest.json. Required."""
+    adapter: Path | None = None
+    """Adapter folder; null generates with the base."""
+    adapter_scale: float = 1.0
+    """Strength of the adapter: 0 is the base, 1 as trained; the adapter's card recommends one."""
+    clips_per_prompt: int = 1
+    """Clips of each prompt, with different noise."""
+    seed: int = 0
+    """Runs with the same seed share their noise clip by clip."""
+    num_frames: int = 81
+    """Pixel frames, 4k + 1 for Wan. 81 is Wan 2.1's native length."""
+    height: int = 480
+    """Pixels (WanPipeline's default)."""
+    width: int = 832
+    """Pixels (WanPipeline's default)."""
+    num_steps: int = 50
+    """Denoising steps (WanPipeline's default)."""
+    guidance: float = 5.0
+    """Classifier-free guidance scale (WanPipeline's default); 1 runs no unconditional pass."""
+    shift: float | None = None
+    """Sigma shift; null takes the backbone's own."""
+    negative_prompt: str = ""
+    """What guidance moves away from."""
+    text_length: int | None = None
+    """Tokens that prompts are padded to; null takes the backbone's own."""
+    fps: int | None = None
+    """Frames per second of the files; null takes the backbone's own."""
+    batch_size: int = 1
+    """Clips sampled at once."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the transformer and the text encoder; latents and the VAE stay float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+    vae_tiling: bool = False
+    """Decode in overlapping tiles: less memory for large frames."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: A count is below 1, or a scale is negative.
+        """
+        for name in ("clips_per_prompt", "num_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed.")
+        if self.adapter_scale < 0:
+            raise ConfigError(f"adapter_scale={self.adapter_scale} is negative: 0 is the base, 1 the whole adapter.")
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """One clip to make."""
+
+    file: str
+    prompt: str
+    seed: int
+
+
+def generate(config: GenerateConfig, *, show_progress: bool = True) -> Path:
+    """Make every clip of the suite that is not there yet.
+
+    A clip appears whole or not at all, and counts as made when the manifest holds the hash of its file. A killed run is
+    finished by running it again; batches are cut the same way then, so the files are the same to the byte.
+
+    Args:
+        config: What to generate.
+        show_progress: Draw a progress bar on stderr where that is a terminal.
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        BackboneError: The model folder does not fit.
+        AdapterError: The adapter does not fit.
+        ConfigError: The sizes do not fit the model, or output_dir holds clips of other settings.
+        DataError: The prompt suite is missing or malformed, or the manifest is damaged.
+    """
+    suite = load_prompts(config.prompts)
+    clips = list(_plan(config, suite))
+    manifest = config.output_dir / MANIFEST
+    facts = _facts(config, suite)
+    done = _verified(manifest, facts, clips)
+    todo = [batch for batch in _batches(clips, config.batch_size) if any(clip.file not in done for clip in batch)]
+    logger.info("%d of %d clips are there, %d batches to go", len(done), len(clips), len(todo))
+    if todo:
+        backbone = _load(config)
+        for batch in tqdm(todo, unit="batch", disable=None if show_progress else True):
+            done |= _make(config, backbone, batch, done)
+            _write_manifest(manifest, facts, clips, done)
+    _write_manifest(manifest, facts, clips, done)
+    return manifest
+
+
+def describe(config: GenerateConfig) -> str:
+    """Return what a run would do, from config files alone.
+
+    Raises:
+        BackboneError: The model folder does not fit.
+        ConfigError: The sizes do not fit the model.
+        DataError: The prompt suite is missing or malformed.
+    """
+    suite = load_prompts(config.prompts)
+    backbone = meta_backbone(config.backbone, text_length=config.text_length)
+    shape = VideoShape(batch=config.batch_size, frames=config.num_frames, height=config.height, width=config.width)
+    latents = backbone.spec.latent_shape(shape)
+    parameters = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
+    size = {"float32": 4, "bfloat16": 2}[config.dtype]
+    return "\n".join(
+        (
+            f"backbone      {config.backbone} ({backbone.spec.model_class}, {parameters / 1e6:.1f} M parameters, "
+            f"{parameters * size / 2**30:.2f} GiB in {config.dtype})",
+            f"adapter       {config.adapter or 'none'} (strength {config.adapter_scale:g})",
+            f"clips         {len(suite)} prompts x {config.clips_per_prompt}, {config.num_frames} frames of "
+            f"{config.height} x {config.width}",
+            f"latents       {latents}",
+            f"sampler       {config.num_steps} Euler steps, guidance {config.guidance:g}, shift "
+            f"{config.shift if config.shift is not None else backbone.spec.default_shift:g}",
+            f"output        {config.output_dir}",
+        )
+    )
+
+
+def _plan(config: GenerateConfig, suite: PromptSuite) -> Iterator[_Clip]:
+    for number, prompt in enumerate(suite.prompts):
+        slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
+        for clip in range(config.clips_per_prompt):
+            generator = generator_for(config.seed, "generate", prompt, clip)
+            seed = int(torch.randint(2**31 - 1, (), generator=generator))
+            yield _Clip(f"{number:04d}-{slug}-{clip}.mp4", prompt, seed)
+
+
+def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:
+    for start in range(0, len(clips), size):
+        yield clips[start : start + size]
+
+
+def _load(config: GenerateConfig) -> VideoBackbone:
+    device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+    backbone = load_backbone(config.backbone, device=device, dtype=dtype, text_length=config.text_length)
+    if config.adapter is not None:
+        load_adapter(backbone, config.adapter)
+    if config.vae_tiling:
+        backbone.enable_tiling()
+    return backbone
+
+
+@torch.no_grad()
+def _make(config: GenerateConfig, backbone: VideoBackbone, batch: list[_Clip], done: dict[str, str]) -> dict[str, str]:
+    """Sample one batch and write its missing files; return file name -> sha256 of what was written."""
+    shape = VideoShape(batch=len(batch), frames=config.num_frames, height=config.height, width=config.width)
+    noise = backbone.noise(shape, [torch.Generator().manual_seed(clip.seed) for clip in batch])
+    cond = backbone.encode_prompts([clip.prompt for clip in batch], config.negative_prompt)
+    sigmas = flow_sigmas(config.num_steps, backbone.spec.default_shift if config.shift is None else config.shift)
+    with adapter_scale(backbone, config.adapter_scale):
+        latents = sample(lambda x, sigma: backbone.velocity(x, sigma, cond, guidance=config.guidance), noise, sigmas)
+    written = {}
+    for clip, latent in zip(batch, latents, strict=True):
+        if clip.file in done:
+            continue
+        file = config.output_dir / clip.file
+        write_video(file, backbone.decode(latent[None])[0].cpu(), config.fps or backbone.spec.fps)
+        written[clip.file] = sha256_file(file)
+    return written
+
+
+def _facts(config: GenerateConfig, suite: PromptSuite) -> dict[str, Any]:
+    """Return what fixes the pixels of every clip."""
+    adapter = config.adapter
+    return {
+        "model": config.backbone,
+        "adapter": str(adapter) if adapter is not None else None,
+        "adapter_sha256": adapter_sha256(adapter) if adapter is not None else None,
+        "adapter_scale": config.adapter_scale if adapter is not None else None,
+        "prompts": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
+        "seed": config.seed,
+        "clips_per_prompt": config.clips_per_prompt,
+        "sampler": {
+            "name": "flow_euler",
+            "num_steps": config.num_steps,
+            "guidance": config.guidance,
+            "shift": config.shift,
+            "negative_prompt": config.negative_prompt,
+            "text_length": config.text_length,
+        },
+        "video": {
+            "num_frames": config.num_frames,
+            "height": config.height,
+            "width": config.width,
+            "fps": config.fps,
+            "vae_tiling": config.vae_tiling,
+        },
+        "batch_size": config.batch_size,
+        "dtype": config.dtype,
+    }
+
+
+def _verified(manifest: Path, facts: dict[str, Any], clips: list[_Clip]) -> dict[str, str]:
+    """Return file name -> sha256 of the clips that are there and whole."""
+    if not manifest.is_file():
+        return {}
+    try:
+        recorded = json.loads(manifest.read_text())
+        entries = {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{manifest} is damaged: delete it to generate its clips again.") from error
+    if changed := changed_fields(recorded, facts):
+        raise ConfigError(
+            f"{manifest.parent} holds clips made with other settings ({', '.join(changed)} changed): give another "
+            "output_dir, or delete that folder."
+        )
+    wanted = {clip.file for clip in clips}
+    return {
+        name: sha256
+        for name, sha256 in entries.items()
+        if name in wanted and (manifest.parent / name).is_file() and sha256_file(manifest.parent / name) == sha256
+    }
+
+
+def _write_manifest(manifest: Path, facts: dict[str, Any], clips: list[_Clip], done: dict[str, str]) -> None:
+    entries = [
+        {"file": clip.file, "prompt": clip.prompt, "seed": clip.seed, "sha256": done[clip.file]}
+        for clip in clips
+        if clip.file in done
+    ]
+    write_atomic(manifest, (json.dumps({**facts, "clips": entries}, indent=1, ensure_ascii=False) + "\n").encode())

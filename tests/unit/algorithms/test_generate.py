@@ -1,0 +1,210 @@
+"""Clip generation: the files, the manifest, resuming, and the same clip in plain diffusers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanPipeline
+
+from rlhf_video.algorithms.generate import MANIFEST, GenerateConfig, describe, generate
+from rlhf_video.backbones import VideoBackbone
+from rlhf_video.data import read_video, sha256_file, write_video
+from rlhf_video.errors import AdapterError, ConfigError, DataError
+from rlhf_video.lora import LoraConfig, adapter_parameters, adapter_state, attach, save_adapter
+from rlhf_video.testing import TINY_PROMPTS
+
+SCRIPT = Path(__file__).resolve().parents[3] / "rlhf_video" / "generate.py"
+
+
+@pytest.fixture
+def config(tiny_wan_folder: Path, tmp_path: Path) -> GenerateConfig:
+    prompts = tmp_path / "suite.txt"
+    prompts.write_text("\n".join((*TINY_PROMPTS, "a green triangle moving up")) + "\n")
+    return GenerateConfig(
+        backbone=str(tiny_wan_folder),
+        prompts=prompts,
+        output_dir=tmp_path / "clips",
+        clips_per_prompt=2,
+        num_frames=9,
+        height=32,
+        width=32,
+        num_steps=2,
+        guidance=3.0,
+        batch_size=4,
+        device="cpu",
+    )
+
+
+def _adapter(backbone: VideoBackbone, folder: Path) -> Path:
+    lora = LoraConfig(rank=2, alpha=3)
+    attach(backbone, lora, seed=0)
+    for parameter in adapter_parameters(backbone):
+        parameter.data.add_(0.3)
+    save_adapter(folder, adapter_state(backbone), backbone=backbone, config=lora, metadata={"base": "tiny"})
+    return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in folder.iterdir()}
+
+
+def test_every_clip_is_written_with_its_seed_and_hash(config: GenerateConfig) -> None:
+    manifest = json.loads(generate(config).read_text())
+    assert len(manifest["clips"]) == 6
+    assert len({clip["seed"] for clip in manifest["clips"]}) == 6
+    assert [clip["prompt"] for clip in manifest["clips"]][::2] == [*TINY_PROMPTS, "a green triangle moving up"]
+    for clip in manifest["clips"]:
+        file = config.output_dir / clip["file"]
+        assert clip["sha256"] == sha256_file(file)
+        video, fps = read_video(file)
+        assert video.shape == (9, 3, 32, 32)
+        assert fps == 8
+    assert manifest["adapter_sha256"] is None
+    assert manifest["sampler"]["num_steps"] == 2
+    assert manifest["prompts"]["name"] == "suite"
+
+
+def test_a_killed_run_is_finished_to_the_same_bytes(config: GenerateConfig, tmp_path: Path) -> None:
+    generate(config)
+    straight = _hashes(config.output_dir)
+    resumed = replace(config, output_dir=tmp_path / "resumed")
+    generate(resumed)
+    manifest = json.loads((resumed.output_dir / MANIFEST).read_text())
+    files = [resumed.output_dir / clip["file"] for clip in manifest["clips"]]
+    untouched = files[0].stat().st_mtime_ns
+    files[1].unlink()  # never made
+    files[2].write_bytes(b"damaged")
+    manifest["clips"] = manifest["clips"][:4]  # 4 and 5 were written, but the kill came before the manifest
+    (resumed.output_dir / MANIFEST).write_text(json.dumps(manifest))
+    generate(resumed)
+    assert _hashes(resumed.output_dir) == straight
+    assert files[0].stat().st_mtime_ns == untouched
+
+
+def test_a_finished_run_loads_no_model(config: GenerateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate(config)
+    before = _hashes(config.output_dir)
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("rlhf_video.algorithms.generate.load_backbone", refuse)
+    generate(config)
+    assert _hashes(config.output_dir) == before
+
+
+def test_the_manifests_seed_makes_the_same_clip_in_plain_diffusers(config: GenerateConfig, tmp_path: Path) -> None:
+    clip = json.loads(generate(replace(config, batch_size=1)).read_text())["clips"][3]
+    pipeline = WanPipeline.from_pretrained(config.backbone)
+    pipeline.set_progress_bar_config(disable=True)
+    video = pipeline(
+        prompt=clip["prompt"],
+        height=32,
+        width=32,
+        num_frames=9,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        max_sequence_length=32,
+        generator=torch.Generator().manual_seed(clip["seed"]),
+        output_type="pt",
+    ).frames[0]
+    write_video(tmp_path / "theirs.mp4", video, 8)
+    ours, theirs = (read_video(file)[0] for file in (config.output_dir / clip["file"], tmp_path / "theirs.mp4"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02)
+
+
+def test_adapter_at_strength_zero_gives_the_bases_clips(
+    config: GenerateConfig, make_tiny_wan: Callable[[], VideoBackbone], tmp_path: Path
+) -> None:
+    adapter = _adapter(make_tiny_wan(), tmp_path / "adapter")
+    hashes = {}
+    for name, changes in {"base": {}, "off": {"adapter_scale": 0.0}, "on": {"adapter_scale": 1.0}}.items():
+        folder = tmp_path / name
+        path = adapter if changes else None
+        manifest = generate(replace(config, output_dir=folder, adapter=path, **changes))  # type: ignore[arg-type]
+        recorded = json.loads(manifest.read_text())
+        assert (recorded["adapter_sha256"] is None) == (path is None)
+        hashes[name] = [clip["sha256"] for clip in recorded["clips"]]
+    assert hashes["off"] == hashes["base"]
+    assert not set(hashes["on"]) & set(hashes["base"])
+
+
+def test_clips_of_other_settings_are_never_mixed(
+    config: GenerateConfig, make_tiny_wan: Callable[[], VideoBackbone], tmp_path: Path
+) -> None:
+    generate(config)
+    with pytest.raises(ConfigError, match=r"sampler\.guidance changed"):
+        generate(replace(config, guidance=4.0))
+    with pytest.raises(ConfigError, match="adapter"):
+        generate(replace(config, adapter=_adapter(make_tiny_wan(), tmp_path / "adapter")))
+    (config.output_dir / MANIFEST).write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        generate(config)
+
+
+def test_bad_input_is_named(config: GenerateConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="temporal stride"):
+        generate(replace(config, num_frames=10))
+    with pytest.raises(AdapterError, match="no adapter at"):
+        generate(replace(config, adapter=tmp_path))
+    with pytest.raises(DataError, match="does not exist"):
+        generate(replace(config, prompts=tmp_path / "nothing.txt"))
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        replace(config, batch_size=0)
+    with pytest.raises(ConfigError, match="negative"):
+        replace(config, adapter_scale=-1.0)
+
+
+def test_dry_run_says_what_would_be_made(config: GenerateConfig) -> None:
+    text = describe(config)
+    assert "3 prompts x 2, 9 frames of 32 x 32" in text
+    assert "(4, 4, 3, 4, 4)" in text
+    assert not config.output_dir.exists()
+
+
+def _command(config: GenerateConfig, *more: str) -> list[str]:
+    names = ("backbone", "prompts", "output_dir", "num_frames", "height", "width", "num_steps", "clips_per_prompt")
+    values = [f"{name}={getattr(config, name)}" for name in names]
+    return [sys.executable, str(SCRIPT), *values, "batch_size=1", "guidance=3.0", "device=cpu", *more]
+
+
+@pytest.mark.slow
+def test_the_script_killed_half_way_leaves_no_half_clip(config: GenerateConfig, tmp_path: Path) -> None:
+    config = replace(config, clips_per_prompt=20, num_steps=40)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(_command(config), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while len(list(config.output_dir.glob("*.mp4"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    clips = sorted(config.output_dir.glob("*.mp4"))
+    assert 3 <= len(clips) < 60
+    assert all(len(read_video(clip)[0]) == 9 for clip in clips)
+    subprocess.run(_command(config), env=environment, check=True, capture_output=True)
+    other = replace(config, output_dir=tmp_path / "straight")
+    subprocess.run(_command(other), env=environment, check=True, capture_output=True)
+    made, straight = (
+        {n: h for n, h in _hashes(c.output_dir).items() if n.endswith((".mp4", ".json"))} for c in (config, other)
+    )
+    assert made == straight
+
+
+@pytest.mark.slow
+def test_the_script_ends_a_mistake_with_one_paragraph(config: GenerateConfig) -> None:
+    done = subprocess.run(_command(config, "num_frames=10"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: num_frames=10 does not fit")
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(_command(config, "--dry-run"), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "40 prompts" not in done.stdout
+    assert "3 prompts x 2" in done.stdout
