@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -94,13 +94,13 @@ def parse_prompt(prompt: str) -> Scene:
     match = _PROMPT.fullmatch(prompt.strip().lower())
     if match is None:
         raise DataError(
-            f"'{prompt}' is not a sprite prompt. Write it like 'a red circle moving left on a navy background'; colours: "
-            f"{', '.join(COLOURS)}; shapes: {', '.join(SHAPES)}; motions: {', '.join(MOTIONS)}; backgrounds: "
+            f"'{prompt}' is not a sprite prompt. Write it like 'a red circle moving left on a navy background'; "
+            f"colours: {', '.join(COLOURS)}; shapes: {', '.join(SHAPES)}; motions: {', '.join(MOTIONS)}; backgrounds: "
             f"{', '.join(BACKGROUNDS)}."
         )
-    groups = match.groups()
-    sprites = [Sprite(*groups[:3])] + ([Sprite(*groups[3:6])] if groups[3] else [])
-    return Scene(tuple(sprites), groups[6])
+    words: Any = match.groups()  # the pattern admits the grammar's words only
+    sprites = [Sprite(*words[:3])] + ([Sprite(*words[3:6])] if words[3] else [])
+    return Scene(tuple(sprites), words[6])
 
 
 def one_object_scenes(split: Split) -> list[Scene]:

@@ -14,7 +14,12 @@ from torch import Tensor
 from rlhf_video.sprites.grammar import RGB, Scene, Sprite
 
 SIZE, NUM_FRAMES, FPS = 64, 21, 8
-_DIRECTIONS = {"moving left": (-1.0, 0.0), "moving right": (1.0, 0.0), "moving up": (0.0, -1.0), "moving down": (0.0, 1.0)}
+_DIRECTIONS = {
+    "moving left": (-1.0, 0.0),
+    "moving right": (1.0, 0.0),
+    "moving up": (0.0, -1.0),
+    "moving down": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Placement:
 
 def place(scene: Scene, rng: np.random.Generator) -> tuple[Placement, ...]:
     """Draw placements; of several draws the one whose objects stay furthest apart, so that both can be seen."""
-    low, high = (0.17, 0.23) if len(scene.sprites) == 1 else (0.135, 0.165)
+    low, high = (0.17, 0.23) if len(scene.sprites) == 1 else (0.16, 0.19)
     seconds = np.arange(NUM_FRAMES) / FPS
 
     def draw() -> tuple[Placement, ...]:
@@ -71,7 +76,12 @@ def _place_one(sprite: Sprite, radius: float, rng: np.random.Generator) -> Place
         start = rng.uniform(0.1, 0.3)
         x, y = (start if dx > 0 else 1 - start) if dx else x, (start if dy > 0 else 1 - start) if dy else y
     return Placement(
-        x=x, y=y, radius=radius, speed=rng.uniform(0.2, 0.28), phase=rng.uniform(0, 2 * math.pi), period=rng.uniform(1.6, 2.2)
+        x=x,
+        y=y,
+        radius=radius,
+        speed=rng.uniform(0.2, 0.28),
+        phase=rng.uniform(0, 2 * math.pi),
+        period=rng.uniform(1.6, 2.2),
     )
 
 
@@ -135,7 +145,7 @@ def _signed_distance(shape: str, dx: Tensor, dy: Tensor, radius: Tensor) -> Tens
         slanted = math.sqrt(3) / 2 * dx.abs() - dy / 2
         return torch.maximum(slanted, dy) - 0.78 * radius
     if shape == "cross":
-        long, wide = 1.13 * radius, 0.42 * radius
+        long, wide = 1.12 * radius, 0.44 * radius
         bar = torch.maximum(dx.abs() - long, dy.abs() - wide)
         pole = torch.maximum(dx.abs() - wide, dy.abs() - long)
         return torch.minimum(bar, pole)

@@ -1,4 +1,4 @@
-"""The prompt files of the sprite world: disjoint combinations for training, for tuning, and for the README's numbers."""
+"""The prompt files of the sprite world: disjoint combinations for training, tuning, and the README's numbers."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -29,7 +29,10 @@ def write_suites(folder: Path) -> None:
     """Write sprite-train.txt, sprite-validation.txt and sprite-test.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in SIZES:
-        lines = [f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`.", *suite(split)]
+        lines = [
+            f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`.",
+            *suite(split),
+        ]
         (folder / f"sprite-{split}.txt").write_text("\n".join(lines) + "\n")
 
 

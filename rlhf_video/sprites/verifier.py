@@ -100,7 +100,9 @@ def judge_reading(reading: ClipReading, scene: Scene) -> Verdict:
     sure = reading.background.confidence
     ok = float(reading.background.value == scene.background)
     return Verdict(
-        {**correct, "background": ok}, {**confidence, "background": sure}, {**credit, "background": ok * (0.5 + 0.5 * sure)}
+        {**correct, "background": ok},
+        {**confidence, "background": sure},
+        {**credit, "background": ok * (0.5 + 0.5 * sure)},
     )
 
 
@@ -123,7 +125,9 @@ def read_clip(video: Tensor) -> ClipReading:
     present = [c for c in COLOURS if area[c].median() > _MIN_AREA and (area[c] > _MIN_AREA / 2).float().mean() >= 0.9]
     sprites = tuple(
         SpriteReading(
-            Reading(colour, _purity(video, masks[colour], colour)), _read_shape(masks[colour]), _read_motion(masks[colour])
+            Reading(colour, _purity(video, masks[colour], colour)),
+            _read_shape(masks[colour]),
+            _read_motion(masks[colour]),
         )
         for colour in present
     )
@@ -160,7 +164,7 @@ def _colour_masks(video: Tensor, background: str) -> dict[str, Tensor]:
     nearest = residual.amin(0)
     owner = _nearest(residuals)
     solid = _nearest([_length(video - torch.tensor(RGB[c]).view(1, 3, 1, 1)) for c in COLOURS])
-    masks = {}
+    masks: dict[str, Tensor] = {}
     for i, colour in enumerate(COLOURS):
         core = (solid == i) & (alpha[i] > 0.6) & (residual[i] < _COLOUR_TOLERANCE)
         # Outline pixels are claimed only next to the core, so that a mix of two colours never makes a third object.
@@ -246,7 +250,13 @@ def _read_motion(mask: Tensor) -> Reading:
         along, across = max(abs(dx), abs(dy)), min(abs(dx), abs(dy))
         if across > 0.5 * along or not _steady(x if abs(dx) > abs(dy) else y):
             return Reading(None, 0.0)
-        name = ("moving right" if dx > 0 else "moving left") if abs(dx) > abs(dy) else "moving down" if dy > 0 else "moving up"
+        name = (
+            ("moving right" if dx > 0 else "moving left")
+            if abs(dx) > abs(dy)
+            else "moving down"
+            if dy > 0
+            else "moving up"
+        )
         return Reading(name, min(1.0, (1 - across / along) * min(1.0, net / 0.35)))
     if min(spread_x, spread_y) > 0.13 and length > 0.4:
         turned = _turned(x, y)

@@ -1,6 +1,6 @@
 """Pre-train every built-in checkpoint from nothing, or one stage of it; a killed run goes on where it was.
 
-    python -m rlhf_video.sprites.pretrain [all|prompts|vae|decoder|transformer|warmup|rewards] [--device cuda] [--work DIR]
+python -m rlhf_video.sprites.pretrain [all|prompts|vae|decoder|transformer|warmup|rewards] [--device cuda] [--work DIR]
 """
 
 import argparse
@@ -19,8 +19,8 @@ from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
 from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
-VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 2000, 3200, 8_000
-WARMUP_STEPS = {"sprite-clip": 600, "sprite-clip-heldout": 600, "sprite-motion": 700}
+VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 900, 1800, 8_000
+WARMUP_STEPS = {"sprite-clip": 400, "sprite-clip-heldout": 400, "sprite-motion": 500}
 REWARD_STEPS = 300
 
 
@@ -29,7 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rlhf_video.sprites.pretrain", description=__doc__)
     parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="progress files, cached latents and clips")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrain"), help="progress files, cached latents and clips"
+    )
     parser.add_argument("--assets", type=Path, default=Path("assets"))
     parser.add_argument("--only", help="one reward of the rewards stage, for example sprite-motion")
     flags = parser.parse_args()

@@ -18,8 +18,8 @@ def write_model_card(folder: Path, work: Path, device: str) -> None:
     (folder / "README.md").write_text(
         f"""# sprite-wan
 
-A text-to-video model of the real classes (`WanPipeline`), small enough for two CPU cores: 64x64 pixels, 21 frames, 8 fps,
-prompts of the sprite grammar such as "a red circle moving left on a navy background". Licence: Apache-2.0.
+A text-to-video model of the real classes (`WanPipeline`), small enough for two CPU cores: 64x64 pixels, 21 frames, 8
+fps, prompts of the sprite grammar such as "a red circle moving left on a navy background". Licence: Apache-2.0.
 
 Data: clips rendered by `rlhf_video.sprites.renderer` of train combinations, captions with noise. Command: `{_COMMAND}`.
 Hardware: {_hardware(device)}.
@@ -38,9 +38,9 @@ def write_reward_card(folder: Path, recipe: RewardRecipe, record: dict[str, obje
     (folder / "README.md").write_text(
         f"""# {recipe.name}
 
-A small reward of a real `transformers` class, learned from noisy pairwise votes (the verifier plays the human) on rendered
-and generated clips of train combinations. Voters look at: {", ".join(recipe.attributes)}. Differentiable, and hackable as
-real ones are. Licence: Apache-2.0.
+A small reward of a real `transformers` class, learned from noisy pairwise votes (the verifier plays the human) on
+rendered and generated clips of train combinations. Voters look at: {", ".join(recipe.attributes)}. Differentiable, and
+hackable as real ones are. Licence: Apache-2.0.
 
 Command: `{_COMMAND} rewards --only {recipe.name}` (seed {recipe.seed}). Hardware: {_hardware(device)}.
 Steps: {record["steps"]}, minutes: {record["minutes"]}.

@@ -1,4 +1,4 @@
-"""Clips to learn rewards from: rendered and generated, each with what the verifier reads in it, and noisy votes on them."""
+"""Clips to learn rewards from, rendered and generated, each with the verifier's reading; and noisy votes on them."""
 
 import functools
 from collections.abc import Sequence
@@ -61,7 +61,9 @@ class ClipPool:
         return by_scene
 
 
-def votes(scores: np.ndarray, rng: np.random.Generator, *, pairs_per_prompt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def votes(
+    scores: np.ndarray, rng: np.random.Generator, *, pairs_per_prompt: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Let noisy voters compare clips under each prompt.
 
     Args:

@@ -25,7 +25,9 @@ def rendered_pool(split: Split, count: int, *, seed: int) -> ClipPool:
     generator = random_scenes(split, np.random.default_rng((seed, 9)), two_object_share=0.35)
     scenes = tuple(next(generator) for _ in range(count))
     videos = [
-        (render(scenes[i : i + 64], range(seed * 1_000_000 + i, seed * 1_000_000 + min(i + 64, count))) * 255).round().byte()
+        (render(scenes[i : i + 64], range(seed * 1_000_000 + i, seed * 1_000_000 + min(i + 64, count))) * 255)
+        .round()
+        .byte()
         for i in range(0, count, 64)
     ]
     return ClipPool(torch.cat(videos), scenes, tuple(map(reading_of, scenes)))
@@ -46,7 +48,9 @@ def generated_pool(folder: Path, split: Split, count: int, *, seed: int, work: P
         file = work / f"generated-{split}-{start}.pt"
         if not file.exists():
             guidance = GUIDANCES[(start // 32) % len(GUIDANCES)]
-            videos.append(generate_clips(backbone, scenes[start : start + 32], seed=seed * 1_000_000 + start, guidance=guidance))
+            videos.append(
+                generate_clips(backbone, scenes[start : start + 32], seed=seed * 1_000_000 + start, guidance=guidance)
+            )
             torch.save(videos[-1], file)
             logger.info("generated %d/%d %s clips", start, count, split)
         else:

@@ -1,8 +1,7 @@
-"""The plain training loop that every pre-training stage shares: AdamW, cosine schedule, weight average, resume after a kill."""
+"""The training loop of every pre-training stage: AdamW, cosine schedule, weight average, resume after a kill."""
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ def fit(
 
     Args:
         model: Holds every trained parameter.
-        loss_at: Maps a step to a scalar loss; draws its data from the step alone, so that a resumed run repeats nothing.
+        loss_at: Maps a step to a scalar loss; draws its data from the step alone, so a resumed run repeats nothing.
         num_steps: Optimiser steps in all.
         learning_rate: Peak of the cosine schedule.
         state_file: Where progress is kept, written atomically every 100 steps.
@@ -68,7 +67,9 @@ def fit(
     mark, running = time.perf_counter(), 0.0
     while step < num_steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min((step + 1) / warmup, 1) * (0.5 + 0.5 * math.cos(math.pi * step / num_steps))
+            group["lr"] = (
+                learning_rate * min((step + 1) / warmup, 1) * (0.5 + 0.5 * math.cos(math.pi * step / num_steps))
+            )
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = loss_at(step)
         optimizer.zero_grad()
@@ -82,7 +83,9 @@ def fit(
         if step % 50 == 0:
             now = time.perf_counter()
             seconds, mark = seconds + now - mark, now
-            logger.info("%s step %d/%d loss %.4f, %.1f min", state_file.stem, step, num_steps, running / 50, seconds / 60)
+            logger.info(
+                "%s step %d/%d loss %.4f, %.1f min", state_file.stem, step, num_steps, running / 50, seconds / 60
+            )
             running = 0.0
         if step % validate_every == 0 or step == num_steps:
             validated()
@@ -114,4 +117,4 @@ def _save(path: Path, state: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)

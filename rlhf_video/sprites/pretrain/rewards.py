@@ -1,4 +1,4 @@
-"""Learn the sprite rewards from noisy votes: two CLIP models that see single frames, one X-CLIP model that sees the clip."""
+"""Learn the sprite rewards from noisy votes: two CLIP models see single frames, one X-CLIP model sees the clip."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
@@ -42,23 +42,61 @@ MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
 
 def _clip(width: int, layers: int, patch: int) -> CLIPModel:
     tokenizer = sprite_tokenizer()
-    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": TEXT_TOKENS, "eos_token_id": tokenizer.eos_token_id,
-            "bos_token_id": tokenizer.pad_token_id, "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    vision = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "num_attention_heads": 4,
-              "image_size": 64, "patch_size": patch}  # fmt: skip
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TEXT_TOKENS,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.pad_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": patch,
+    }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
 
 
 def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
     tokenizer = sprite_tokenizer()
-    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": TEXT_TOKENS}  # fmt: skip
-    vision = {"hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "num_attention_heads": 4,
-              "image_size": 64, "patch_size": patch, "num_frames": 21, "mit_hidden_size": 64, "mit_intermediate_size": 192,
-              "mit_num_hidden_layers": 2, "mit_num_attention_heads": 4}  # fmt: skip
-    return XCLIPModel(XCLIPConfig(text_config=text, vision_config=vision, projection_dim=64, prompt_layers=1,
-                                  prompt_num_attention_heads=4, prompt_alpha=0.5))  # fmt: skip
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TEXT_TOKENS,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": patch,
+        "num_frames": 21,
+        "mit_hidden_size": 64,
+        "mit_intermediate_size": 192,
+        "mit_num_hidden_layers": 2,
+        "mit_num_attention_heads": 4,
+    }
+    return XCLIPModel(
+        XCLIPConfig(
+            text_config=text,
+            vision_config=vision,
+            projection_dim=64,
+            prompt_layers=1,
+            prompt_num_attention_heads=4,
+            prompt_alpha=0.5,
+        )
+    )
 
 
 RECIPES = (
@@ -96,17 +134,22 @@ def train_reward(
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, step))
-        clips = pool.draw(rng, recipe.num_clips // 8, 4) + rng.integers(len(pool.scenes), size=recipe.num_clips // 2).tolist()
+        clips = (
+            pool.draw(rng, recipe.num_clips // 8, 4)
+            + rng.integers(len(pool.scenes), size=recipe.num_clips // 2).tolist()
+        )
         scenes = [pool.scenes[i] for i in clips]
         scores = pool.scores(clips, scenes, recipe.attributes)
         prompt, winner, loser = votes(scores, rng, pairs_per_prompt=recipe.num_clips)
         video = pool.videos[clips]
         if recipe.frames is not None:
             video = video[:, torch.from_numpy(rng.permutation(video.shape[1])[: recipe.frames])]
-        tokens = tokenizer([s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        tokens = tokenizer(
+            [s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
+        )
         logits = score_matrix(model, video.to(device).float() / 255, tokens.input_ids.to(device))
-        prompt, winner, loser = (torch.from_numpy(v).to(device) for v in (prompt, winner, loser))
-        return -functional.logsigmoid(logits[prompt, winner] - logits[prompt, loser]).mean()
+        wins, losses = (logits[torch.from_numpy(prompt), torch.from_numpy(clip)] for clip in (winner, loser))
+        return -functional.logsigmoid(wins - losses).mean()
 
     def validate() -> dict[str, float]:
         return agreement(model, held_out, recipe.attributes, num_groups=48)
@@ -118,17 +161,25 @@ def train_reward(
 
 
 def untrained(recipe: RewardRecipe, pool: ClipPool, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
-    """Return the model of a recipe before its votes; X-CLIP starts from an image CLIP, as its paper does.
+    """Return the model of a recipe before its votes; an X-CLIP starts from an image CLIP.
 
     X-CLIP from nothing does not leave chance level (docs/log.md); Ni et al. 2022 (arXiv:2208.02816) start from CLIP, too.
     """
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
-        image_recipe = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1)
+        image_recipe = RewardRecipe(
+            "", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1
+        )
         image_model = image_recipe.build().to(device)
         train_reward(
-            image_recipe, image_model, pool, held_out, work / f"{recipe.name}-image.pt", num_steps=400, learning_rate=1e-3
+            image_recipe,
+            image_model,
+            pool,
+            held_out,
+            work / f"{recipe.name}-image.pt",
+            num_steps=400,
+            learning_rate=1e-3,
         )
         shared = {
             name: value
@@ -140,7 +191,7 @@ def untrained(recipe: RewardRecipe, pool: ClipPool, held_out: ClipPool, work: Pa
     return model
 
 
-def score_matrix(model: nn.Module, video: Tensor, token_ids: Tensor) -> Tensor:
+def score_matrix(model: PreTrainedModel, video: Tensor, token_ids: Tensor) -> Tensor:
     """Return the score of every clip for every prompt, shape (prompts, clips).
 
     Args:
@@ -153,6 +204,7 @@ def score_matrix(model: nn.Module, video: Tensor, token_ids: Tensor) -> Tensor:
     if isinstance(model, XCLIPModel):
         output = model(input_ids=token_ids, pixel_values=pixels)
         return output.logits_per_video.T.float()
+    assert isinstance(model, CLIPModel)
     images = functional.normalize(model.get_image_features(pixels.flatten(0, 1)).pooler_output, dim=-1)
     text = functional.normalize(model.get_text_features(input_ids=token_ids).pooler_output, dim=-1)
     cosine = text @ images.T
@@ -163,7 +215,9 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 @torch.no_grad()
-def agreement(model: nn.Module, pool: ClipPool, attributes: tuple[str, ...], *, num_groups: int) -> dict[str, float]:
+def agreement(
+    model: PreTrainedModel, pool: ClipPool, attributes: tuple[str, ...], *, num_groups: int
+) -> dict[str, float]:
     """Return how often the model orders same-prompt pairs as the verifier does, over all and per attribute.
 
     A pair counts for an attribute when the verifier tells the two clips apart in that attribute and in no other.
@@ -174,7 +228,9 @@ def agreement(model: nn.Module, pool: ClipPool, attributes: tuple[str, ...], *, 
     for _ in range(num_groups // 8):
         clips = pool.draw(rng, 8, 5)
         scenes = [pool.scenes[i] for i in clips[::5]]
-        tokens = tokenizer([s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        tokens = tokenizer(
+            [s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
+        )
         video = pool.videos[clips].to(device).float() / 255
         if not isinstance(model, XCLIPModel):
             video = video[:, ::4]

@@ -33,6 +33,12 @@ def text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
     """Return the untrained text encoder of the sprite model; it learns with the transformer."""
     return UMT5EncoderModel(
         UMT5Config(
-            vocab_size=vocabulary_size, d_model=TEXT_WIDTH, d_kv=24, d_ff=192, num_layers=2, num_heads=4, dropout_rate=0.0
+            vocab_size=vocabulary_size,
+            d_model=TEXT_WIDTH,
+            d_kv=24,
+            d_ff=192,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
         )
     )

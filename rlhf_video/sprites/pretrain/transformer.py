@@ -64,7 +64,9 @@ class TextToVideo(nn.Module):
 
     def forward(self, latents: Tensor, sigma: Tensor, prompts: Sequence[str], *, text_length: int) -> Tensor:
         """Return the velocity for noisy latents (batch, 16, frames, 8, 8) at sigma (batch,)."""
-        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=32, return_tensors="pt").to(latents.device)
+        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=32, return_tensors="pt").to(
+            latents.device
+        )
         text = self.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         text = text * tokens.attention_mask[..., None]  # WanPipeline pads with zeros
         text = nn.functional.pad(text, (0, 0, 0, text_length - text.shape[1]))
@@ -72,8 +74,10 @@ class TextToVideo(nn.Module):
 
 
 @torch.no_grad()
-def encode_rendered(vae: AutoencoderKLWan, split: Split, count: int, *, seed: int, file: Path | None = None) -> LatentClips:
-    """Render and encode clips of random scenes of a split; kept in `file` so that a resumed run need not encode again."""
+def encode_rendered(
+    vae: AutoencoderKLWan, split: Split, count: int, *, seed: int, file: Path | None = None
+) -> LatentClips:
+    """Render and encode clips of random scenes of a split; `file` keeps them for a resumed run."""
     rng = np.random.default_rng((seed, 7))
     generator = random_scenes(split, rng, two_object_share=0.4)
     scenes = tuple(next(generator) for _ in range(count))
@@ -81,11 +85,14 @@ def encode_rendered(vae: AutoencoderKLWan, split: Split, count: int, *, seed: in
         return LatentClips(torch.load(file, weights_only=True), scenes)
     device = next(vae.parameters()).device
     mean, std = (
-        torch.tensor(values, device=device).view(1, -1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
+        torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
     )
     latents = []
     for start in range(0, count, 16):
-        video = render(scenes[start : start + 16], range(seed * 1_000_000 + start, seed * 1_000_000 + min(start + 16, count)))
+        video = render(
+            scenes[start : start + 16], range(seed * 1_000_000 + start, seed * 1_000_000 + min(start + 16, count))
+        )
         with torch.autocast(device.type, torch.bfloat16):
             posterior = vae.encode(video.to(device).transpose(1, 2) * 2 - 1).latent_dist
         latents.append(((posterior.mean.float() - mean) / std).half().cpu())
@@ -126,7 +133,13 @@ def train_transformer(
     @torch.no_grad()
     def validate() -> dict[str, float]:
         parts = [
-            _flow_loss(model, held_out.latents[i : i + 64].float().to(device), _prompts(held_out, i, 64), seed=i, text_length=32)
+            _flow_loss(
+                model,
+                held_out.latents[i : i + 64].float().to(device),
+                _prompts(held_out, i, 64),
+                seed=i,
+                text_length=32,
+            )
             for i in range(0, 256, 64)
         ]
         return {"validation_loss": round(float(torch.stack(parts).mean()), 4)}
@@ -141,7 +154,7 @@ def train_transformer(
 
 @contextlib.contextmanager
 def _bfloat16_linears(model: TextToVideo) -> Iterator[None]:
-    """Multiply in bfloat16 and keep the rest in float32: autocast's bfloat16 attention backward is 7 times slower on a CPU."""
+    """Multiply in bfloat16, keep the rest in float32: autocast's attention backward is 7 times slower on a CPU."""
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
 
     def forward(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -149,7 +162,7 @@ def _bfloat16_linears(model: TextToVideo) -> Iterator[None]:
         return nn.functional.linear(x.bfloat16(), linear.weight.bfloat16(), bias).float()
 
     for linear in linears:
-        linear.forward = types.MethodType(forward, linear)
+        linear.forward = types.MethodType(forward, linear)  # type: ignore[method-assign]
     yield
     for linear in linears:
         del linear.forward

@@ -112,7 +112,7 @@ def _train(
 
 @contextlib.contextmanager
 def _fast_layout(vae: AutoencoderKLWan) -> Iterator[None]:
-    """Train with channels last and with the same norm written without `linalg_vector_norm`: 1.7 times faster on a CPU."""
+    """Train channels last, with the same norm written without `linalg_vector_norm`: 1.7 times faster on a CPU."""
     norms = [module for module in vae.modules() if isinstance(module, WanRMS_norm)]
     for parameter in vae.parameters():
         if parameter.dim() == 5:
@@ -132,7 +132,7 @@ def _fast_layout(vae: AutoencoderKLWan) -> Iterator[None]:
 
 
 def reconstruction_psnr(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
-    """Return the mean PSNR in dB over clips of the VAE's round trip, for video (batch, frames, 3, height, width) in [0, 1]."""
+    """Return the mean PSNR in dB of the VAE's round trip of video (batch, frames, 3, height, width) in [0, 1]."""
     device = next(vae.parameters()).device
     errors = []
     for clips in video.to(device).split(8):
