@@ -51,7 +51,7 @@ class DataAnchor:
         return cls(config, world, torch.cat(latents), prompts)
 
     def backward(self, step: int, backward: Callable[[Tensor], None]) -> float:
-        """Back-propagate this process's share of the step's loss; return its unweighted value.
+        """Back-propagate this process's share of the step's loss; return it.
 
         Args:
             step: Optimiser step; with the seed it decides clips, noise and noise levels.
@@ -70,9 +70,9 @@ class DataAnchor:
         sigma = shift_sigma(torch.stack(sigmas), shift).to(device)
         cond = self._world.backbone.encode_prompts([self._prompts[index] for index in chosen])
         velocity = self._world.backbone.velocity(interpolate(clean, noise, sigma), sigma, cond)
-        loss = (velocity.float() - velocity_target(clean, noise)).square().mean()
-        backward(config.data_anchor.weight * loss)
-        return float(loss)
+        loss = config.data_anchor.weight * (velocity.float() - velocity_target(clean, noise)).square().mean()
+        backward(loss)
+        return float(loss.detach())
 
 
 def _read_manifest(path: Path) -> list[tuple[Path, str]]:

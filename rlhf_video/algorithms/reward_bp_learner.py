@@ -53,26 +53,20 @@ class Learner:
         return norm
 
     def published(self) -> AdapterState:
-        """Return the averaged adapter under the names that diffusers saves; call it on every process."""
+        """Return the averaged adapter, whole, on the CPU; call it on every process."""
         with self.ema.swapped():
-            state = self.distribution.full_adapter_state(self.backbone)
-        return {name.replace(".default.", "."): value for name, value in state.items()}
+            return self.distribution.full_adapter_state(self.backbone)
 
     def load_published(self, state: Mapping[str, Tensor]) -> None:
         """Make the adapter and its average what `published` returned."""
-        names = self.distribution.full_adapter_state(self.backbone)
-        self.distribution.load_adapter_state(
-            self.backbone, {name: state[name.replace(".default.", ".")] for name in names}
-        )
+        self.distribution.load_adapter_state(self.backbone, state)
         self.ema = self._fresh_ema()
 
     def state(self) -> dict[str, object]:
         """Return adapter, average and optimiser for a checkpoint; call it on every process."""
-        with self.ema.swapped():
-            average = self.distribution.full_adapter_state(self.backbone)
         return {
             "adapter": self.distribution.full_adapter_state(self.backbone),
-            "ema": average,
+            "ema": self.published(),
             "optimizer": self.distribution.optimizer_state(self.optimizer),
         }
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def train(folder: Path, name: str, launcher: tuple[str, ...] = (), **environment: str) -> dict[str, Tensor]:
+def write_config(folder: Path, name: str, **changes: object) -> Path:
     config = {
         "backbone": str(folder / "wan"),
         "prompts": {split: str(folder / f"{split}.txt") for split in ("train", "validation")},
@@ -47,9 +48,15 @@ def train(folder: Path, name: str, launcher: tuple[str, ...] = (), **environment
         "validation": {"every": 2, "batch": 4},
         "sweep": {"scales": [0.0, 1.0]},
         "output_dir": str(folder / name),
+        **changes,
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def train(folder: Path, name: str, launcher: tuple[str, ...] = (), **environment: str) -> dict[str, Tensor]:
+    file = write_config(folder, name)
     command = [sys.executable, *launcher, "rlhf_video/train_reward_bp.py", "--config", str(file)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
@@ -84,3 +91,26 @@ def test_two_deepspeed_zero2_processes_equal_one(folder: Path, single: dict[str,
     variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "DS_ACCELERATOR": "cpu"}
     double = train(folder, "zero2", CLUSTER, **variables)
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_adapter(
+    folder: Path, single: dict[str, Tensor]
+) -> None:
+    file = write_config(folder, "killed", checkpoint={"every": 1})
+    command = [sys.executable, "rlhf_video/train_reward_bp.py", "--config", str(file)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    first = folder / "killed" / "checkpoints" / "step-000001"
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        while not first.is_dir():
+            assert run.poll() is None, "the run ended before its first checkpoint"
+            time.sleep(0.02)
+        run.kill()
+    assert not (folder / "killed" / "adapter").exists(), "killed on the way"
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    resumed = read_adapter(folder / "killed" / "adapter" / "pytorch_lora_weights.safetensors")[0]
+    torch.testing.assert_close(resumed, single, rtol=0, atol=0)
