@@ -2,7 +2,7 @@
 
 Run by torchrun, `accelerate launch` or python: distributed_worker.py MODEL_FOLDER RESULT_FILE.
 The same steps are taken three times: in plain PyTorch on the whole batch without `Distribution` (the reference),
-straight through with it, and with it in two halves with a checkpoint between them.
+straight through with it, and the last step once more from the state before it.
 """
 
 import faulthandler
@@ -18,6 +18,7 @@ from rlhf_video.backbones.base import Conditioning, VideoBackbone, VideoShape
 from rlhf_video.backbones.registry import load_backbone
 from rlhf_video.lora import Ema, LoraConfig, adapter_state, attach
 from rlhf_video.runtime import Distribution, create_accelerator, generator_for
+from rlhf_video.runtime.checkpoints import to_cpu
 from rlhf_video.testing.tiny_wan import TINY_PROMPTS
 
 GLOBAL_BATCH = 4
@@ -66,10 +67,8 @@ def train_plain(model: Path) -> dict[str, Any]:
     return {"adapter": adapter_state(backbone), "norms": torch.stack(norms), "ema": ema.state_dict()}
 
 
-def train(
-    model: Path, distribution: Distribution, first: int, last: int, saved: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Train steps first to last with `Distribution`, from a saved state when there is one."""
+def train(model: Path, distribution: Distribution, first: int, saved: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Train from step `first` with `Distribution`, from a saved state if given; return the state after each step."""
     backbone, optimizer = build(model, seed=distribution.rank)  # prepare must make the processes agree on rank 0's
     optimizer = distribution.prepare(backbone, optimizer)
     backbone.set_gradient_checkpointing(True)  # the reference has it off
@@ -80,35 +79,38 @@ def train(
         ema.load_state_dict(distribution.placed(saved["ema"], optimizer))
     share = distribution.shard_indices(GLOBAL_BATCH)
     cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in share])
-    norms = []
-    for step in range(first, last):
+    states = []
+    for step in range(first, NUM_STEPS):
         for loss, is_last in losses(backbone, cond, step, share):
             distribution.backward(loss, last=is_last)
-        norms.append(distribution.finish_step(optimizer, MAX_GRAD_NORM))
+        norm = distribution.finish_step(optimizer, MAX_GRAD_NORM)
         ema.update()
-    return {
-        "adapter": distribution.full_adapter_state(backbone),
-        "ema": distribution.full_state(ema.state_dict()),
-        "optimizer": distribution.optimizer_state(optimizer),
-        "norms": torch.stack(norms),
-    }
+        state = {
+            "adapter": distribution.full_adapter_state(backbone),
+            "ema": distribution.full_state(ema.state_dict()),
+            "optimizer": distribution.optimizer_state(optimizer),
+            "norm": norm,
+        }
+        states.append(to_cpu(state))
+    return states
 
 
 def main(model: Path, result: Path) -> None:
     """Run the three trainings; the main process writes their results."""
     torch.set_num_threads(1)
     distribution = Distribution(create_accelerator())
-    straight = train(model, distribution, 0, NUM_STEPS, None)
-    half = train(model, distribution, 0, NUM_STEPS - 1, None)
-    resumed = train(model, distribution, NUM_STEPS - 1, NUM_STEPS, half)
+    straight = train(model, distribution, 0, None)
+    resumed = train(model, distribution, NUM_STEPS - 1, straight[-2])
     gathered = distribution.gather(torch.tensor([float(index) for index in distribution.shard_indices(GLOBAL_BATCH)]))
     if distribution.is_main:
         facts = {"kind": distribution.kind, "num_processes": distribution.num_processes, "gathered": gathered.tolist()}
-        torch.save({"plain": train_plain(model), "straight": straight, "resumed": resumed, **facts}, result)
+        norms = torch.stack([state["norm"] for state in straight])
+        states = {"plain": train_plain(model), "straight": {**straight[-1], "norms": norms}, "resumed": resumed[-1]}
+        torch.save({**states, **facts}, result)
     distribution.barrier()
     distribution.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(240, exit=True)  # a process that waits for another says where
+    faulthandler.dump_traceback_later(600, exit=True)  # a process that waits for another says where
     main(Path(sys.argv[1]), Path(sys.argv[2]))
