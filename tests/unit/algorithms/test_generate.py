@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -177,34 +176,29 @@ def _command(config: GenerateConfig, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_script_killed_half_way_leaves_no_half_clip(config: GenerateConfig, tmp_path: Path) -> None:
-    config = replace(config, clips_per_prompt=20, num_steps=40)
+    config = replace(config, clips_per_prompt=8, num_steps=30, batch_size=1)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(_command(config), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while len(list(config.output_dir.glob("*.mp4"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 200
+    while len(list(config.output_dir.glob("*.mp4"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
     process.wait()
     clips = sorted(config.output_dir.glob("*.mp4"))
-    assert 3 <= len(clips) < 60
+    assert 3 <= len(clips) < 24
     assert all(len(read_video(clip)[0]) == 9 for clip in clips)
-    subprocess.run(_command(config), env=environment, check=True, capture_output=True)
-    other = replace(config, output_dir=tmp_path / "straight")
-    subprocess.run(_command(other), env=environment, check=True, capture_output=True)
-    made, straight = (
-        {n: h for n, h in _hashes(c.output_dir).items() if n.endswith((".mp4", ".json"))} for c in (config, other)
-    )
-    assert made == straight
+    generate(config)
+    straight = generate(replace(config, output_dir=tmp_path / "straight")).parent
+    finished = {path.name: sha256_file(path) for path in config.output_dir.iterdir() if not path.name.startswith(".")}
+    assert finished == _hashes(straight)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_script_ends_a_mistake_with_one_paragraph(config: GenerateConfig) -> None:
     done = subprocess.run(_command(config, "num_frames=10"), capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: num_frames=10 does not fit")
     assert "Traceback" not in done.stderr
-    done = subprocess.run(_command(config, "--dry-run"), capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "40 prompts" not in done.stdout
-    assert "3 prompts x 2" in done.stdout

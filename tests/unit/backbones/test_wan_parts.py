@@ -230,3 +230,13 @@ def test_half_precision_transformer_keeps_latents_in_float32(tiny_wan_folder: Pa
     exact = load_backbone(tiny_wan_folder)
     expected = exact.velocity(noise, torch.tensor(0.5), exact.encode_prompts(TINY_PROMPTS[:1]), guidance=3.0)
     torch.testing.assert_close(velocity, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+
+
+def test_wan_1_3b_geometry_is_known_from_its_config_files() -> None:
+    folder = Path(__file__).resolve().parents[3] / "configs" / "backbones" / "wan2.1-t2v-1.3b"
+    backbone = meta_backbone(folder, dtype=torch.bfloat16)
+    parameters = list(backbone.transformers["transformer"].parameters())
+    assert sum(parameter.numel() for parameter in parameters) == 1_418_996_800
+    shape = VideoShape(batch=1, frames=81, height=480, width=832)
+    assert backbone.spec.latent_shape(shape) == (1, 16, 21, 60, 104)
+    assert sum(p.numel() for p in attach(backbone, LoraConfig(rank=64), seed=0)) == 64 * 1_367_040
