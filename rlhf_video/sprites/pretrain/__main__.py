@@ -8,11 +8,13 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
 from rlhf_video.sprites.pretrain import cards
-from rlhf_video.sprites.pretrain.generated import generated_pool, rendered_pool
+from rlhf_video.sprites.pretrain.clip_pool import rendered_groups
+from rlhf_video.sprites.pretrain.generated import generated_pool
 from rlhf_video.sprites.pretrain.rewards import RECIPES, RewardRecipe, save_reward, train_reward, untrained
 from rlhf_video.sprites.pretrain.transformer import save_pipeline, train_transformer
 from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
@@ -20,7 +22,7 @@ from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
 VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 900, 1800, 8_000
-WARMUP_STEPS = {"sprite-clip": 400, "sprite-clip-heldout": 400, "sprite-motion": 500}
+WARMUP_STEPS = {"sprite-clip": 1000, "sprite-clip-heldout": 1000, "sprite-motion": 700}
 REWARD_STEPS = 300
 
 
@@ -79,24 +81,27 @@ def _transformer(flags: argparse.Namespace) -> None:
 
 def _warmup(flags: argparse.Namespace) -> None:
     """Rewards learn on rendered clips first; needs no generator."""
-    pool, held_out = rendered_pool("train", 3000, seed=11), rendered_pool("validation", 300, seed=12)
+    held_out = rendered_groups(np.random.default_rng(12), "validation", 75)
     for recipe in _chosen(flags):
-        model = untrained(recipe, pool, held_out, flags.work, device=flags.device)
-        state = flags.work / f"{recipe.name}-warmup.pt"
-        train_reward(recipe, model, pool, held_out, state, num_steps=WARMUP_STEPS[recipe.name], learning_rate=5e-4)
+        model = untrained(recipe, held_out, flags.work, device=flags.device)
+        train_reward(
+            recipe, model, flags.work / f"{recipe.name}-warmup.pt",
+            held_out=held_out, generated=None, num_steps=WARMUP_STEPS[recipe.name], learning_rate=5e-4,
+        )  # fmt: skip
         save_reward(flags.work / f"{recipe.name}-warmup", model)
 
 
 def _rewards(flags: argparse.Namespace) -> None:
     """Then on what the model generates, or they are fooled at once."""
     model, clips = flags.assets / "sprite-wan", flags.work / "clips"
-    pool = generated_pool(model, "train", 1600, seed=13, work=clips, device=flags.device)
+    generated = generated_pool(model, "train", 1600, seed=13, work=clips, device=flags.device)
     held_out = generated_pool(model, "validation", 256, seed=14, work=clips, device=flags.device)
-    pool = pool + rendered_pool("train", 1600, seed=11)
     for recipe in _chosen(flags):
         reward = type(recipe.build()).from_pretrained(flags.work / f"{recipe.name}-warmup").to(flags.device)
-        state = flags.work / f"{recipe.name}.pt"
-        record = train_reward(recipe, reward, pool, held_out, state, num_steps=REWARD_STEPS, learning_rate=3e-4)
+        record = train_reward(
+            recipe, reward, flags.work / f"{recipe.name}.pt",
+            held_out=held_out, generated=generated, num_steps=REWARD_STEPS, learning_rate=3e-4,
+        )  # fmt: skip
         save_reward(flags.assets / recipe.name, reward.cpu())
         _keep_record(flags, recipe.name, record)
         cards.write_reward_card(flags.assets / recipe.name, recipe, record, flags.device)

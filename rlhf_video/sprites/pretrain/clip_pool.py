@@ -1,6 +1,7 @@
 """Clips to learn rewards from, rendered and generated, each with the verifier's reading; and noisy votes on them."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_video.sprites.grammar import Scene
-from rlhf_video.sprites.verifier import ClipReading, judge_reading
+from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
+from rlhf_video.sprites.renderer import NUM_FRAMES, render
+from rlhf_video.sprites.verifier import ClipReading, judge_reading, reading_of
 
 VOTE_SHARPNESS = 10.0
 """How surely a vote follows a difference in verifier score: P(A wins) = sigmoid(sharpness x difference)."""
@@ -17,11 +19,16 @@ VOTE_FLIPS = 0.08
 """Share of votes that are simply wrong."""
 
 
+GROUP = 4
+"""Clips come in groups of this size whose scenes are alike: a vote between a red circle and a blue cross teaches little
+about shape, one between a red circle and a red square does."""
+
+
 @dataclass(frozen=True)
 class ClipPool:
-    """Clips with their prompts' scenes and readings.
+    """Clips with the scenes they were rendered or generated for, and their readings.
 
-    `videos` is (n, frames, 3, 64, 64) uint8; `scenes[i]` is what clip i was rendered or generated for.
+    `videos` is (n, frames, 3, 64, 64) uint8.
     """
 
     videos: Tensor
@@ -34,24 +41,23 @@ class ClipPool:
             torch.cat([self.videos, other.videos]), self.scenes + other.scenes, self.readings + other.readings
         )
 
-    def scores(self, clips: Sequence[int], scenes: Sequence[Scene], attributes: tuple[str, ...]) -> np.ndarray:
+    def scores(self, scenes: Sequence[Scene], attributes: tuple[str, ...]) -> np.ndarray:
         """Return the verifier's score of each clip for each scene, shape (scenes, clips) in [0, 1]."""
-        return np.array([[judge_reading(self.readings[i], scene).score(attributes) for i in clips] for scene in scenes])
+        return np.array([[judge_reading(r, scene).score(attributes) for r in self.readings] for scene in scenes])
 
-    def draw(self, rng: np.random.Generator, num_groups: int, group_size: int) -> list[int]:
-        """Return clip indices in groups: clips of one scene first, then those of similar scenes.
-
-        Similar clips make informative pairs: a vote between a red circle and a blue cross teaches little about shape.
-        """
+    def groups(self, rng: np.random.Generator, count: int) -> "ClipPool":
+        """Return `count` groups: a clip, others of its prompt, then clips of the most similar prompts."""
         chosen: list[int] = []
-        for anchor in rng.integers(len(self.scenes), size=num_groups):
+        for anchor in rng.integers(len(self.scenes), size=count):
             rivals = rng.integers(len(self.scenes), size=64)
             likeness = [_likeness(self.scenes[anchor], self.scenes[rival]) for rival in rivals]
-            nearest = rivals[np.argsort(likeness)[::-1][: group_size - 1]]
+            similar = rivals[np.argsort(likeness)[::-1]].tolist()
             same = [i for i in self._by_scene[self.scenes[anchor]] if i != anchor]
             rng.shuffle(same)
-            chosen += [int(anchor), *(same + nearest.tolist())[: group_size - 1]]
-        return chosen
+            chosen += [int(anchor), *(same[: GROUP // 2] + similar)[: GROUP - 1]]
+        return ClipPool(
+            self.videos[chosen], tuple(self.scenes[i] for i in chosen), tuple(self.readings[i] for i in chosen)
+        )
 
     @functools.cached_property
     def _by_scene(self) -> dict[Scene, list[int]]:
@@ -61,15 +67,25 @@ class ClipPool:
         return by_scene
 
 
+def rendered_groups(rng: np.random.Generator, split: Split, count: int, *, num_frames: int = NUM_FRAMES) -> ClipPool:
+    """Render `count` groups: a scene of the split, and scenes that differ from it in one attribute."""
+    generator = random_scenes(split, rng, two_object_share=0.35)
+    scenes: list[Scene] = []
+    for anchor in itertools.islice(generator, count):
+        scenes += [anchor, *(swap_one_attribute(anchor, rng) for _ in range(GROUP - 1))]
+    video = render(scenes, rng.integers(2**31, size=len(scenes)).tolist(), num_frames=num_frames)
+    return ClipPool((video * 255).round().byte(), tuple(scenes), tuple(map(reading_of, scenes)))
+
+
 def votes(
     scores: np.ndarray, rng: np.random.Generator, *, pairs_per_prompt: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Let noisy voters compare clips under each prompt.
 
     Args:
-        scores: Verifier scores, shape (prompts, clips).
+        scores: Verifier scores, shape (clips, clips): row i is clip i's own prompt; clips lie in groups.
         rng: Source of randomness.
-        pairs_per_prompt: Comparisons per prompt.
+        pairs_per_prompt: Comparisons per prompt, most of them within its group.
 
     Returns:
         Prompt, winner and loser indices, each of shape (votes,). Pairs that look alike (difference < 0.02) get no vote.
@@ -77,6 +93,8 @@ def votes(
     num_prompts, num_clips = scores.shape
     prompt = np.repeat(np.arange(num_prompts), pairs_per_prompt)
     a, b = rng.integers(num_clips, size=(2, len(prompt)))
+    within = rng.random(len(prompt)) < 0.6
+    a[within], b[within] = (prompt[within] // GROUP * GROUP + rng.integers(GROUP, size=(2, within.sum()))) % num_clips
     difference = scores[prompt, a] - scores[prompt, b]
     keep = np.abs(difference) > 0.02
     prompt, a, b, difference = prompt[keep], a[keep], b[keep], difference[keep]

@@ -11,26 +11,13 @@ from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes
 from rlhf_video.sprites.pretrain.clip_pool import ClipPool
-from rlhf_video.sprites.renderer import NUM_FRAMES, SIZE, render
-from rlhf_video.sprites.verifier import read_clip, reading_of
+from rlhf_video.sprites.renderer import NUM_FRAMES, SIZE
+from rlhf_video.sprites.verifier import read_clip
 
 logger = logging.getLogger(__name__)
 
 GUIDANCES = (1.0, 3.0, 5.0, 7.0)
 """Drawn per batch, so that the rewards see better and worse clips of one prompt."""
-
-
-def rendered_pool(split: Split, count: int, *, seed: int) -> ClipPool:
-    """Return rendered clips of random scenes; the truth is their reading."""
-    generator = random_scenes(split, np.random.default_rng((seed, 9)), two_object_share=0.35)
-    scenes = tuple(next(generator) for _ in range(count))
-    videos = [
-        (render(scenes[i : i + 64], range(seed * 1_000_000 + i, seed * 1_000_000 + min(i + 64, count))) * 255)
-        .round()
-        .byte()
-        for i in range(0, count, 64)
-    ]
-    return ClipPool(torch.cat(videos), scenes, tuple(map(reading_of, scenes)))
 
 
 def generated_pool(folder: Path, split: Split, count: int, *, seed: int, work: Path, device: str = "cpu") -> ClipPool:

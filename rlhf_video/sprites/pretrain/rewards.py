@@ -1,5 +1,6 @@
 """Learn the sprite rewards from noisy votes: two CLIP models see single frames, one X-CLIP model sees the clip."""
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
-from rlhf_video.sprites.pretrain.clip_pool import ClipPool, votes
+from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
 from rlhf_video.sprites.pretrain.loop import fit
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
 from rlhf_video.sprites.verifier import ATTRIBUTES
@@ -37,6 +38,7 @@ class RewardRecipe:
     """Random frames per clip in training; None for all."""
 
 
+IMAGE_STEPS = 600
 MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
 
 
@@ -94,7 +96,7 @@ def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
             projection_dim=64,
             prompt_layers=1,
             prompt_num_attention_heads=4,
-            prompt_alpha=0.5,
+            prompt_alpha=0.1,
         )
     )
 
@@ -109,10 +111,10 @@ RECIPES = (
 def train_reward(
     recipe: RewardRecipe,
     model: PreTrainedModel,
-    pool: ClipPool,
-    held_out: ClipPool,
     state_file: Path,
     *,
+    held_out: ClipPool,
+    generated: ClipPool | None,
     num_steps: int,
     learning_rate: float,
 ) -> dict[str, object]:
@@ -121,9 +123,9 @@ def train_reward(
     Args:
         recipe: Which reward.
         model: What to train, on its device.
-        pool: Clips of train combinations.
-        held_out: Clips of validation combinations.
         state_file: Progress file.
+        held_out: Clips of validation combinations.
+        generated: Generated clips of train combinations for half of every batch; None trains on rendered ones alone.
         num_steps: Optimiser steps.
         learning_rate: Peak step size.
 
@@ -131,28 +133,27 @@ def train_reward(
         The record (history holds agreement with the verifier).
     """
     tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
+    num_groups = recipe.num_clips // GROUP
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, step))
-        clips = (
-            pool.draw(rng, recipe.num_clips // 8, 4)
-            + rng.integers(len(pool.scenes), size=recipe.num_clips // 2).tolist()
-        )
-        scenes = [pool.scenes[i] for i in clips]
-        scores = pool.scores(clips, scenes, recipe.attributes)
+        if generated is None:
+            clips = rendered_groups(rng, "train", num_groups)
+        else:
+            clips = rendered_groups(rng, "train", num_groups // 2) + generated.groups(rng, num_groups - num_groups // 2)
+        scores = clips.scores(clips.scenes, recipe.attributes)
         prompt, winner, loser = votes(scores, rng, pairs_per_prompt=recipe.num_clips)
-        video = pool.videos[clips]
+        video = clips.videos
         if recipe.frames is not None:
             video = video[:, torch.from_numpy(rng.permutation(video.shape[1])[: recipe.frames])]
-        tokens = tokenizer(
-            [s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
-        )
+        prompts = [scene.prompt for scene in clips.scenes]
+        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
         logits = score_matrix(model, video.to(device).float() / 255, tokens.input_ids.to(device))
         wins, losses = (logits[torch.from_numpy(prompt), torch.from_numpy(clip)] for clip in (winner, loser))
         return -functional.logsigmoid(wins - losses).mean()
 
     def validate() -> dict[str, float]:
-        return agreement(model, held_out, recipe.attributes, num_groups=48)
+        return agreement(model, held_out, recipe.attributes)
 
     return fit(
         model, loss_at, num_steps=num_steps, learning_rate=learning_rate, state_file=state_file, validate=validate,
@@ -160,32 +161,23 @@ def train_reward(
     )  # fmt: skip
 
 
-def untrained(recipe: RewardRecipe, pool: ClipPool, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
+def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
     """Return the model of a recipe before its votes; an X-CLIP starts from an image CLIP.
 
-    X-CLIP from nothing does not leave chance level (docs/log.md); Ni et al. 2022 (arXiv:2208.02816) start from CLIP, too.
+    From nothing it does not leave chance level (docs/log.md); its authors start from CLIP, too (arXiv:2208.02816).
     """
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
-        image_recipe = RewardRecipe(
-            "", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1
-        )
-        image_model = image_recipe.build().to(device)
+        image = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1)
+        tower = image.build().to(device)
         train_reward(
-            image_recipe,
-            image_model,
-            pool,
-            held_out,
-            work / f"{recipe.name}-image.pt",
-            num_steps=400,
-            learning_rate=1e-3,
-        )
-        shared = {
-            name: value
-            for name, value in image_model.state_dict().items()
-            if name in model.state_dict() and model.state_dict()[name].shape == value.shape
-        }
+            image, tower, work / f"{recipe.name}-image.pt",
+            held_out=held_out, generated=None, num_steps=IMAGE_STEPS, learning_rate=1e-3,
+        )  # fmt: skip
+        renamed = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in tower.state_dict().items()}
+        own = model.state_dict()
+        shared = {name: value for name, value in renamed.items() if name in own and own[name].shape == value.shape}
         logger.info("X-CLIP starts with %d tensors of an image CLIP", len(shared))
         model.load_state_dict(shared, strict=False)
     return model
@@ -216,37 +208,34 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @torch.no_grad()
 def agreement(
-    model: PreTrainedModel, pool: ClipPool, attributes: tuple[str, ...], *, num_groups: int
+    model: PreTrainedModel, pool: ClipPool, attributes: tuple[str, ...], *, num_batches: int = 8
 ) -> dict[str, float]:
     """Return how often the model orders same-prompt pairs as the verifier does, over all and per attribute.
 
     A pair counts for an attribute when the verifier tells the two clips apart in that attribute and in no other.
     """
-    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
-    rng = np.random.default_rng(0)
+    tokenizer, device, rng = sprite_tokenizer(), next(model.parameters()).device, np.random.default_rng(0)
     agreed: dict[str, list[float]] = {"agreement": [], **{attribute: [] for attribute in attributes}}
-    for _ in range(num_groups // 8):
-        clips = pool.draw(rng, 8, 5)
-        scenes = [pool.scenes[i] for i in clips[::5]]
-        tokens = tokenizer(
-            [s.prompt for s in scenes], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
-        )
-        video = pool.videos[clips].to(device).float() / 255
+    for _ in range(num_batches):
+        clips = pool.groups(rng, 8)
+        scenes = clips.scenes[::GROUP]
+        prompts = [scene.prompt for scene in scenes]
+        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        video = clips.videos.to(device).float() / 255
         if not isinstance(model, XCLIPModel):
             video = video[:, ::4]
         score = score_matrix(model, video, tokens.input_ids.to(device)).cpu().numpy()
-        truth = pool.scores(clips, scenes, attributes)
-        single = {attribute: pool.scores(clips, scenes, (attribute,)) for attribute in attributes}
-        for p in range(len(scenes)):
-            for a in range(len(clips)):
-                for b in range(a):
-                    if abs(truth[p, a] - truth[p, b]) < 0.1:
-                        continue
-                    right = float((score[p, a] > score[p, b]) == (truth[p, a] > truth[p, b]))
-                    agreed["agreement"].append(right)
-                    differing = [k for k, v in single.items() if abs(v[p, a] - v[p, b]) > 0.1]
-                    if len(differing) == 1:
-                        agreed[differing[0]].append(right)
+        truth = clips.scores(scenes, attributes)
+        single = {attribute: clips.scores(scenes, (attribute,)) for attribute in attributes}
+        for prompt in range(len(scenes)):
+            for a, b in itertools.combinations(range(len(clips.scenes)), 2):
+                if abs(truth[prompt, a] - truth[prompt, b]) < 0.08:
+                    continue
+                right = float((score[prompt, a] > score[prompt, b]) == (truth[prompt, a] > truth[prompt, b]))
+                agreed["agreement"].append(right)
+                differing = [name for name, v in single.items() if abs(v[prompt, a] - v[prompt, b]) > 0.2]
+                if len(differing) == 1:
+                    agreed[differing[0]].append(right)
     return {key: round(float(np.mean(values)), 3) for key, values in agreed.items() if values}
 
 

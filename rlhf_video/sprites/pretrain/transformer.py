@@ -190,11 +190,11 @@ def _prompts(clips: LatentClips, start: int, count: int) -> list[str]:
 
 
 def save_pipeline(folder: Path, model: TextToVideo, vae: AutoencoderKLWan) -> None:
-    """Write the folder that `WanPipeline.from_pretrained` loads."""
+    """Write the folder that `WanPipeline.from_pretrained` loads: float16 on disk, float32 once loaded."""
     WanPipeline(
         tokenizer=model.tokenizer,
         text_encoder=model.text_encoder,
-        transformer=model.transformer,
-        vae=vae,
+        transformer=model.transformer.half(),
+        vae=vae.half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
     ).save_pretrained(folder)
