@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,18 +25,18 @@ def tiny_two_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_wan_pipeline(tmp_path_factory.mktemp("model") / "tiny-wan-a14b", two_experts=True)
 
 
-def run_worker(model: Path, result: Path, *, num_processes: int, timeout: int = 660, **settings: str) -> dict[str, Any]:
+def run_worker(model: Path, result: Path, *, num_processes: int, timeout: int = 620, **settings: str) -> dict[str, Any]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
     command = [sys.executable, *(launcher if num_processes > 1 else []), str(WORKER), str(model), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the launcher alone would leave its workers behind
-            output, _ = process.communicate()
+            process.terminate()  # torchrun passes it on to its workers; a kill would leave them behind
+            output, _ = process.communicate(timeout=60)
             pytest.fail(f"no end after {timeout} s:\n{output[-8000:]}")
     assert process.returncode == 0, output[-8000:]
     return torch.load(result, weights_only=True)
