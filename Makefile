@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
-LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/single.yaml
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file configs/accelerate/single.yaml
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help

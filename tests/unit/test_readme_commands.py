@@ -1,0 +1,57 @@
+"""Every training command that README.md prints builds for its process count, every shipped config for one."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+
+from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.settings import parse_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_CONFIG = ROOT / "configs" / "reward_bp" / "sprite.yaml"
+
+
+def _launch_commands() -> list[str]:
+    """Return the `accelerate launch` commands of README's code blocks, without their comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line.startswith("accelerate launch ")]
+
+
+def _num_processes(launch: argparse.Namespace) -> int:
+    if launch.num_processes is not None:
+        return int(launch.num_processes)
+    if launch.config_file is None:
+        return 1
+    return int(yaml.safe_load((ROOT / launch.config_file).read_text(encoding="utf-8"))["num_processes"])
+
+
+def test_readme_has_launch_commands_for_one_and_for_many_processes() -> None:
+    counts = {_num_processes(launch_command_parser().parse_args(shlex.split(c)[2:])) for c in _launch_commands()}
+    assert min(counts) == 1 < max(counts)
+
+
+@pytest.mark.parametrize("command", _launch_commands())
+def test_launch_command_shares_its_batch_among_its_processes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    launch = launch_command_parser().parse_args(shlex.split(command)[2:])
+    assert Path(launch.training_script).is_file()
+    config, _ = parse_arguments(
+        RewardBpConfig, default_config=DEFAULT_CONFIG, description="", arguments=launch.training_script_args
+    )
+    num_processes = _num_processes(launch)
+    assert config.batch.global_prompts % num_processes == 0
+    config.batch.micro_batches(range(config.batch.global_prompts // num_processes))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "reward_bp").glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_config_runs_on_one_process(file: Path) -> None:
+    config, _ = parse_arguments(
+        RewardBpConfig, default_config=DEFAULT_CONFIG, description="", arguments=["--config", str(file)]
+    )
+    config.batch.micro_batches(range(config.batch.global_prompts))
