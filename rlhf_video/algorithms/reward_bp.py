@@ -33,7 +33,7 @@ from rlhf_video.algorithms.reward_bp_setup import World, open_world, prompt_batc
 from rlhf_video.algorithms.reward_bp_watch import Watch
 from rlhf_video.diffusion.samplers import rollout
 from rlhf_video.lora import adapter_off
-from rlhf_video.runtime import Distribution, Run, generator_for, peak_memory
+from rlhf_video.runtime import Distribution, Run, generator_for, peak_memory, seed_all
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     """
     distribution = Distribution(accelerator)
     config.batch.micro_batches(distribution.shard_indices(config.batch.global_prompts))
+    seed_all(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     anchor = DataAnchor.open(config, world)
     run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume)
