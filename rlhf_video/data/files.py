@@ -14,7 +14,8 @@ def write_atomic(path: Path, content: bytes) -> None:
         content: Whole content.
 
     Raises:
-        OSError: The disk is full or the folder is not writable; the old file, if any, is intact.
+        OSError: The disk is full or the folder is not writable, always with the target's name (a failed write alone
+            does not carry one); the old file, if any, is intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -26,6 +27,9 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,17 +9,16 @@ A two-expert model has a second file, for
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from rlhf_video.data import write_atomic
 from rlhf_video.errors import AdapterError
 from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, load_adapter_state
 
@@ -92,16 +91,13 @@ def save_state(file: Path, state: Mapping[str, Tensor], metadata: Mapping[str, o
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file through a temporary sibling, so that a killed run leaves no half file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
-    try:
-        save_file(dict(tensors), temporary, dict(header))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(file)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: The disk is full (errno ENOSPC, with the file name) or cannot be written; an older file is intact.
+    """
+    # Through memory: safetensors' own file writer turns a full disk into a SafetensorError without errno.
+    write_atomic(file, save(dict(tensors), dict(header)))
 
 
 def load_adapter(backbone: Adaptable, folder: str | Path) -> dict[str, Any]:
@@ -144,8 +140,12 @@ def adapter_file(folder: str | Path) -> Path:
 
 
 def adapter_sha256(folder: str | Path) -> str:
-    """Return the sha256 of an adapter's main weight file, in hex."""
-    return hashlib.sha256(adapter_file(folder).read_bytes()).hexdigest()
+    """Return the sha256 of an adapter's weights, in hex: of its file, or of its two files one after the other."""
+    main = adapter_file(folder)
+    digest = hashlib.sha256(main.read_bytes())
+    if (second := main.parent / SECOND_WEIGHT_NAME).is_file():
+        digest.update(second.read_bytes())
+    return digest.hexdigest()
 
 
 def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Saved adapters against plain diffusers, in both key layouts."""
 
+import errno
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
+from rlhf_video.data import sha256_file
 from rlhf_video.errors import AdapterError
 from rlhf_video.lora import (
     LoraConfig,
@@ -20,7 +23,7 @@ from rlhf_video.lora import (
     read_adapter_metadata,
     save_adapter,
 )
-from rlhf_video.lora.files import SECOND_WEIGHT_NAME, WEIGHT_NAME, adapter_sha256
+from rlhf_video.lora.files import SECOND_WEIGHT_NAME, WEIGHT_NAME, adapter_sha256, write_safetensors
 from rlhf_video.lora.kohya import from_kohya, targets_of, to_kohya
 from rlhf_video.testing import TINY_PROMPTS
 
@@ -77,10 +80,14 @@ def test_two_expert_adapter_loads_into_both_experts(tiny_two_expert_folder: Path
     pipeline.load_lora_weights(tmp_path, weight_name=SECOND_WEIGHT_NAME, load_into_transformer_2=True)
     for component in ("transformer", "transformer_2"):
         assert torch.equal(*_velocities(backbone, pipeline, component))
+    both = adapter_sha256(tmp_path)
     again = load_backbone(tiny_two_expert_folder)
     load_adapter(again, tmp_path)
     expected = adapter_state(backbone)
     assert all(torch.equal(value, expected[name]) for name, value in adapter_state(again).items())
+    with (tmp_path / SECOND_WEIGHT_NAME).open("ab") as file:
+        file.write(b" ")
+    assert adapter_sha256(tmp_path) != both, "the second expert's weights are part of the hash"
 
 
 def test_metadata_and_weights_survive(make_tiny_wan: Callable[[], VideoBackbone], tmp_path: Path) -> None:
@@ -97,7 +104,7 @@ def test_metadata_and_weights_survive(make_tiny_wan: Callable[[], VideoBackbone]
     assert list(loaded) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHT_NAME]
-    assert len(adapter_sha256(tmp_path)) == 64
+    assert adapter_sha256(tmp_path) == sha256_file(file)
 
 
 def test_unreadable_adapters_are_named(tiny_wan: VideoBackbone, tmp_path: Path) -> None:
@@ -195,3 +202,21 @@ def test_saving_overwrites_an_adapter_whole(tiny_wan: VideoBackbone, tmp_path: P
         doubled = {name: factor * value for name, value in state.items()}
         file = save_adapter(tmp_path, doubled, backbone=tiny_wan, config=config)
     assert all(torch.equal(value, 2 * state[name]) for name, value in load_file(file).items())
+
+
+def test_a_write_that_the_system_refuses_is_an_oserror_with_the_files_name_and_keeps_the_old_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / WEIGHT_NAME
+    write_safetensors(file, {"x": torch.zeros(1)}, {})
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # a full disk for everyone; its errno is EFBIG, not ENOSPC
+    try:
+        with pytest.raises(OSError, match=WEIGHT_NAME) as raised:
+            write_safetensors(file, {"x": torch.zeros(2048)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(file)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
