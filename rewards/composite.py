@@ -169,10 +169,6 @@ class WeightedReward:
             uses_prompt=any(spec.uses_prompt for spec in specs),
         )
 
-    def unmeasured(self) -> tuple[str, ...]:
-        """Return the keys whose base-model statistics are still missing."""
-        return tuple(term.key for term in self.terms if term.normalisation is None)
-
     def with_normalisation(self, statistics: Mapping[str, Normalisation]) -> "WeightedReward":
         """Return the same sum with statistics set; those of other keys stay.
 
@@ -185,10 +181,6 @@ class WeightedReward:
         return WeightedReward(
             [replace(term, normalisation=statistics.get(term.key, term.normalisation)) for term in self.terms]
         )
-
-    def raw_scores(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> dict[str, Tensor]:
-        """Return the raw score per key, (batch,), NaN where masked; needs no statistics. See `Reward` for arguments."""
-        return {term.key: term.raw(term.reward(video, prompts, fps=fps)) for term in self.terms}
 
     def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
         """Score a batch, see `Reward`.
@@ -240,8 +232,3 @@ class WeightedReward:
         )
         total = torch.stack([term.weighted(raw[term.key]) for term in self.terms]).sum(dim=0)
         return masked_output({TOTAL: total, **raw}, valid, reasons)
-
-
-def gradient_shares(reward: WeightedReward, video: Tensor, prompts: Sequence[str], *, fps: float) -> dict[str, float]:
-    """Return each term's share of the pixel gradient: its norm over the sum of norms. See `pixel_gradient`."""
-    return reward.pixel_gradient(video, prompts, fps=fps).shares

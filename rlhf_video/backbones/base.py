@@ -136,13 +136,6 @@ class Conditioning:
             self.prompt_embeds.to(device=device, dtype=dtype), self.negative_embeds.to(device=device, dtype=dtype)
         )
 
-    @staticmethod
-    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """Return the conditioning of several batches, one behind the other."""
-        return Conditioning(
-            torch.cat([part.prompt_embeds for part in parts]), torch.cat([part.negative_embeds for part in parts])
-        )
-
 
 class VideoBackbone(ABC):
     """One frozen video diffusion model: text encoder, transformer (or two experts) and VAE.

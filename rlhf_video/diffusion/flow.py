@@ -41,14 +41,3 @@ def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
     """Return the velocity noise - clean that the model learns; the same at every sigma."""
     return noise - clean
-
-
-def predict_x0(latents: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-    """Return the clean latents that a velocity implies, latents - sigma * velocity.
-
-    Args:
-        latents: Noised latents, shape (batch, channels, latent_frames, latent_height, latent_width).
-        velocity: Predicted velocity of the same shape.
-        sigma: Noise level of `latents`; scalar, (batch,) or (batch, latent_frames).
-    """
-    return latents - expand_sigma(sigma, latents) * velocity

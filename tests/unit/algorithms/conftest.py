@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from rlhf_video.testing import tiny_wan_pipeline
 
@@ -17,7 +16,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_folder: Path) -> dict[str, object]:
-    """Return plain config values; tests change what they are about and write them with `write_recipe`."""
+    """Return plain config values; tests change what they are about."""
     for name, shape in (("train", "circle"), ("validation", "square"), ("test", "triangle")):
         (tmp_path / f"{name}.txt").write_text("".join(f"a {colour} {shape} moving left\n" for colour in COLOURS[:4]))
     return {
@@ -37,8 +36,3 @@ def recipe(tmp_path: Path, tiny_folder: Path) -> dict[str, object]:
         "checkpoint": {"every": 2},
         "output_dir": str(tmp_path / "run"),
     }
-
-
-def write_recipe(recipe: dict[str, object], path: Path) -> Path:
-    path.write_text(yaml.safe_dump(recipe))
-    return path

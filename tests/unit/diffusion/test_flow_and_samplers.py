@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_video.diffusion.flow import interpolate, predict_x0, velocity_target
+from rlhf_video.diffusion.flow import expand_sigma, interpolate, velocity_target
 from rlhf_video.diffusion.samplers import rollout, sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 
@@ -13,7 +13,7 @@ SHAPE = (2, 3, 4, 2, 2)
 def test_clean_latents_follow_from_the_true_velocity(sigma_shape: tuple[int, ...]) -> None:
     clean, noise = torch.randn(SHAPE), torch.randn(SHAPE)
     sigma = torch.rand(sigma_shape)
-    recovered = predict_x0(interpolate(clean, noise, sigma), velocity_target(clean, noise), sigma)
+    recovered = interpolate(clean, noise, sigma) - expand_sigma(sigma, clean) * velocity_target(clean, noise)
     torch.testing.assert_close(recovered, clean, rtol=0, atol=1e-5)
 
 

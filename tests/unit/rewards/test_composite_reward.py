@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rewards import registry
 from rewards.base import RewardOutput, masked_output, require_differentiable
-from rewards.composite import Normalisation, RewardTerm, WeightedReward, gradient_shares
+from rewards.composite import Normalisation, RewardTerm, WeightedReward
 from rewards.errors import RewardError
 from rewards.frame_difference import FrameDifference
 from rewards.saturation import Saturation
@@ -69,13 +69,11 @@ def test_total_is_the_weighted_sum_of_normalised_scores() -> None:
 
 def test_measured_statistics_give_base_clips_mean_zero_and_deviation_one() -> None:
     reward = WeightedReward([RewardTerm(key="light", reward=BrightnessReward())])
-    assert reward.unmeasured() == ("light",)
     with pytest.raises(RewardError, match="'light' has no base-model statistics"):
         reward(clips(), PROMPTS, fps=8)
-    raw = reward.raw_scores(clips(), PROMPTS, fps=8)["light"]
+    raw = BrightnessReward()(clips(), PROMPTS, fps=8).values["brightness"]
     measured = reward.with_normalisation({"light": Normalisation.from_scores(raw, provenance="3 clips")})
     total = measured(clips(), PROMPTS, fps=8).values["total"]
-    assert measured.unmeasured() == ()
     torch.testing.assert_close(total.mean(), torch.tensor(0.0), rtol=0, atol=1e-4)
     torch.testing.assert_close(total.std(), torch.tensor(1.0), rtol=1e-4, atol=0)
 
@@ -114,14 +112,14 @@ def test_shares_follow_weight_over_deviation() -> None:
     def term(key: str, std: float) -> RewardTerm:
         return RewardTerm(key=key, reward=BrightnessReward(), normalisation=Normalisation(mean=0, std=std))
 
-    shares = gradient_shares(WeightedReward([term("wide", 0.3), term("narrow", 0.1)]), clips(), PROMPTS, fps=8)
-    assert shares == pytest.approx({"wide": 0.25, "narrow": 0.75})
+    reward = WeightedReward([term("wide", 0.3), term("narrow", 0.1)])
+    assert reward.pixel_gradient(clips(), PROMPTS, fps=8).shares == pytest.approx({"wide": 0.25, "narrow": 0.75})
 
 
 def test_shares_of_a_flat_reward_are_zero_and_not_nan() -> None:
     still = torch.full((1, 3, 3, 4, 4), 0.5)
     term = RewardTerm(key="motion", reward=FrameDifference(), normalisation=Normalisation(mean=0, std=1))
-    assert gradient_shares(WeightedReward([term]), still, ["a"], fps=8) == {"motion": 0.0}
+    assert WeightedReward([term]).pixel_gradient(still, ["a"], fps=8).shares == {"motion": 0.0}
 
 
 def test_clip_that_one_term_masks_is_masked_for_all_and_gets_no_gradient() -> None:
