@@ -1,8 +1,11 @@
 """Hash what the README's numbers depend on, before the test prompts are used: `python -m rlhf_video.sprites.freeze`."""
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
+
+from rlhf_video.errors import DataError, exit_on_user_error
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FROZEN = {
@@ -25,5 +28,21 @@ def frozen_hashes() -> dict[str, str]:
     }
 
 
+def main() -> None:
+    """Write the hashes; refuse to replace others unless asked, for then every number must be measured again."""
+    parser = argparse.ArgumentParser(prog="python -m rlhf_video.sprites.freeze", description=__doc__)
+    parser.add_argument("--replace", action="store_true", help="the README's numbers will be measured again")
+    replace = parser.parse_args().replace
+    file = _ROOT / "assets" / "frozen.json"
+    with exit_on_user_error():
+        hashes = frozen_hashes()
+        if file.exists() and json.loads(file.read_text()) != hashes and not replace:
+            raise DataError(
+                f"{file.name} holds other hashes: what the README's numbers were measured on has changed. Measure "
+                "them again, say so in docs/log.md, and call this with --replace."
+            )
+        file.write_text(json.dumps(hashes, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    (_ROOT / "assets" / "frozen.json").write_text(json.dumps(frozen_hashes(), indent=1) + "\n")
+    main()

@@ -133,10 +133,19 @@ def random_scenes(split: Split, rng: np.random.Generator, *, two_object_share: f
 
 
 def swap_one_attribute(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Return the scene with one attribute of one object, or the background, replaced by a wrong value.
+    """Return a scene of the same split with one attribute of one object, or the background, replaced by another value.
 
-    Caption noise: a person who labels clips gets one word wrong now and then.
+    Caption noise, and pairs of clips that differ in one thing: what trains must stay within its combinations. The few
+    scenes without such a neighbour (some of the small splits) are returned as they are.
     """
+    for _ in range(40):
+        swapped = _swap(scene, rng)
+        if swapped.split == scene.split:
+            return swapped
+    return scene
+
+
+def _swap(scene: Scene, rng: np.random.Generator) -> Scene:
     which = int(rng.integers(len(scene.sprites)))
     attribute = ("colour", "shape", "motion", "background")[rng.integers(4)]
     if attribute == "background":

@@ -26,15 +26,17 @@ def test_a_prompt_parses_back_to_its_scene(seed: int, split: Split) -> None:
     assert scene.split == split
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-def test_caption_noise_changes_exactly_one_word_group(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), split=st.sampled_from(["train", "validation", "test"]))
+def test_a_swap_changes_one_attribute_and_stays_in_its_set(seed: int, split: Split) -> None:
     rng = np.random.default_rng(seed)
-    scene = next(random_scenes("train", rng, two_object_share=0.5))
+    scene = next(random_scenes(split, rng, two_object_share=0.5))
     noisy = swap_one_attribute(scene, rng)
+    assert noisy.split == split
+    assert noisy != scene or split != "train"
     parts = [(scene.background, noisy.background)]
     for a, b in zip(scene.sprites, noisy.sprites, strict=True):
         parts += [(a.colour, b.colour), (a.shape, b.shape), (a.motion, b.motion)]
-    assert sum(a != b for a, b in parts) == 1
+    assert sum(a != b for a, b in parts) <= 1
 
 
 def test_the_order_of_two_objects_does_not_move_a_scene_to_another_set() -> None:

@@ -1,0 +1,83 @@
+"""The committed models are what their cards say: they load with the libraries' own loaders and do what is claimed."""
+
+import hashlib
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline
+
+from rewards.clip_preference import ClipPreference
+from rewards.video_text import VideoText
+from rlhf_video.backbones import load_backbone
+from rlhf_video.sprites.freeze import frozen_hashes
+from rlhf_video.sprites.grammar import random_scenes
+from rlhf_video.sprites.renderer import render
+from rlhf_video.sprites.verifier import judge_clips
+
+MODEL = Path("assets/sprite-wan")
+
+
+def test_all_weights_together_stay_small() -> None:
+    sizes = {file: file.stat().st_size for file in Path("assets").rglob("*") if file.is_file()}
+    assert max(sizes.values()) < 10e6
+    assert sum(size for file, size in sizes.items() if file.suffix == ".safetensors") <= 20e6
+
+
+def test_the_pipeline_loads_and_runs_unchanged_with_the_stock_settings() -> None:
+    pipeline = WanPipeline.from_pretrained(MODEL)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.transformer.config.num_attention_heads >= 6
+    assert pipeline.transformer.config.rope_max_seq_len >= 256
+    clip = pipeline(
+        "a red circle moving left on a navy background", height=64, width=64, num_frames=21, num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0), output_type="pt",
+    ).frames  # fmt: skip
+    assert clip.shape == (1, 21, 3, 64, 64)
+
+
+def test_the_vae_brings_attributes_through_its_round_trip() -> None:
+    vae = AutoencoderKLWan.from_pretrained(MODEL, subfolder="vae")
+    scenes = list(islice(random_scenes("validation", np.random.default_rng(5), two_object_share=0.33), 40))
+    video = render(scenes, range(40))
+    with torch.no_grad():
+        decoded = torch.cat(
+            [
+                (vae.decode(vae.encode(clips.transpose(1, 2) * 2 - 1).latent_dist.mean).sample.transpose(1, 2) + 1) / 2
+                for clips in video.split(8)
+            ]
+        )
+    card = json.loads((MODEL / "measured.json").read_text())
+    psnr = -10 * (decoded - video).square().mean((1, 2, 3, 4)).log10()
+    assert psnr.mean() >= card["vae_psnr_db"] - 0.5
+    right = np.mean([verdict.all_correct for verdict in judge_clips(decoded, scenes)])
+    assert right >= card["vae_round_trip_all_correct"] - 0.05
+
+
+@pytest.mark.parametrize("name", ["sprite-clip", "sprite-clip-heldout", "sprite-motion"])
+def test_a_reward_prefers_the_clip_that_fits_the_prompt(name: str) -> None:
+    reward = (VideoText if name == "sprite-motion" else ClipPreference)(f"assets/{name}")
+    scenes = list(islice(random_scenes("test", np.random.default_rng(6), two_object_share=0.0), 24))
+    video = render(scenes, range(24))
+    prompts = [scene.prompt for scene in scenes]
+    with torch.no_grad():
+        (right,) = reward(video, prompts, fps=8).values.values()
+        (wrong,) = reward(video.roll(1, 0), prompts, fps=8).values.values()
+    assert (right > wrong).float().mean() >= 0.8
+
+
+def test_the_default_text_length_is_written_beside_the_model() -> None:
+    spec = load_backbone(MODEL).spec
+    assert (spec.text_length, spec.fps, spec.default_shift) == (32, 8, 3.0)
+
+
+def test_grammar_verifier_base_and_test_prompts_are_frozen() -> None:
+    frozen = json.loads(Path("assets/frozen.json").read_text())
+    assert frozen_hashes() == frozen, (
+        "What the README's numbers were measured on has changed: measure again, say so in docs/log.md, then "
+        "`python -m rlhf_video.sprites.freeze`."
+    )
+    assert all(len(digest) == hashlib.sha256().digest_size * 2 for digest in frozen.values())
