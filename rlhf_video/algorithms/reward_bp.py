@@ -22,6 +22,7 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from rlhf_video.algorithms.data_anchor import DataAnchor
@@ -33,9 +34,13 @@ from rlhf_video.algorithms.reward_bp_setup import World, open_world, prompt_batc
 from rlhf_video.algorithms.reward_bp_watch import Watch
 from rlhf_video.diffusion.samplers import rollout
 from rlhf_video.lora import adapter_off
-from rlhf_video.runtime import Distribution, Run, generator_for, peak_memory, seed_all
+from rlhf_video.runtime import Distribution, Run, generator_for, peak_memory
+from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
 
 logger = logging.getLogger(__name__)
+
+MAY_CHANGE = (*RUN_MAY_CHANGE, "sweep", "test", "prompts.test", "judge")
+"""Config fields that a resumed run may change: what only happens after training, or only reports."""
 
 
 def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = False) -> Outcome:
@@ -54,10 +59,10 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     """
     distribution = Distribution(accelerator)
     config.batch.micro_batches(distribution.shard_indices(config.batch.global_prompts))
-    seed_all(config.seed)  # libraries draw from the global generators while they build layers
+    set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     anchor = DataAnchor.open(config, world)
-    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume)
+    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
     learner = Learner(config, world.backbone, distribution)
     watch = Watch(config, world, learner, run)
     first_step = watch.restore_or_start()

@@ -3,6 +3,7 @@
 "Reference" below is EasyAnimate v3 (arXiv:2405.18991) and its published reward scripts unless another paper is named.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,15 @@ class SweepConfig:
     scales: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
     """Strengths tried; the best held-out gain whose guards hold is recommended (reference: published adapters are best
     at 0.5 to 0.7). Empty leaves the sweep out and recommends 1."""
+
+    def __post_init__(self) -> None:
+        """Check the strengths now: they are used when training is over."""
+        if not all(math.isfinite(scale) and scale >= 0 for scale in self.scales) or len(set(self.scales)) < len(
+            self.scales
+        ):
+            raise ConfigError(
+                f"sweep.scales={list(self.scales)} must be distinct numbers of 0 or more, for example [0.0, 0.5, 1.0]."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,14 @@ class Outcome:
 def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch, run: Run) -> Outcome:
     """Choose the strength, measure once on test prompts, write everything; call it on every process."""
     watch.return_to_best()
+    state, folder = learner.published(), run.directory / "adapter"
+    metadata: dict[str, object] = {"base": config.backbone, "config_hash": config_hash(config)}
+
+    def save() -> None:
+        if run.is_main:
+            save_adapter(folder, state, backbone=world.backbone, config=config.lora, metadata=metadata)
+
+    save()  # before anything that can still fail; the recommended strength is added below
     sweep = None
     with learner.ema.swapped():
         if config.sweep.scales and world.rewards.held_out_scores:
@@ -61,9 +69,8 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
         test = world.test_validator()
         final = measure(world, test or world.validator, scale=scale)
     prompts_name = "unseen test prompts" if test is not None else "validation prompts"
-    state = learner.published()
     outcome = Outcome(
-        adapter=run.directory / "adapter",
+        adapter=folder,
         report=run.directory / "report.html",
         grid=run.samples / "grid.png",
         scale=scale,
@@ -72,9 +79,9 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
         prompts_name=prompts_name,
     )
     run.log({"result/scale": scale, **final.comparison.metrics(prefix="result")}, step=config.num_steps)
+    metadata["recommended_scale"] = scale
+    save()
     if run.is_main:
-        metadata = {"base": config.backbone, "recommended_scale": scale, "config_hash": config_hash(config)}
-        save_adapter(outcome.adapter, state, backbone=world.backbone, config=config.lora, metadata=metadata)
         write_card(outcome.adapter, _adapter_card(config, world, watch, outcome, final))
         _write_grid(outcome.grid, final)
         _write_report(outcome, config, world, watch, run, final, sweep)

@@ -79,6 +79,8 @@ def command(
         ({"validation__num_prompts": 99}, ["validation.num_prompts=99", "holds 4"]),
         ({"data_anchor__weight": 1.0}, ["data_anchor.manifest"]),
         ({"ema_decay": 1.0}, ["ema_decay"]),
+        ({"sweep__scales": [0.0, -1.0]}, ["sweep.scales=[0.0, -1.0]", "0 or more"]),
+        ({"sweep__scales": [0.5, 0.5]}, ["sweep.scales=[0.5, 0.5]", "distinct"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

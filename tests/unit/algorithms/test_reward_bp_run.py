@@ -18,6 +18,7 @@ from rlhf_video.data import write_video
 from rlhf_video.lora.files import read_adapter
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings import load_config
+from rlhf_video.validation import Validator
 
 Recipe = dict[str, Any]
 
@@ -95,6 +96,29 @@ def test_resuming_is_bit_equal_to_a_straight_run(recipe: Recipe, tmp_path: Path)
         states.append({f.name: torch.load(f, weights_only=True) for f in sorted(folder.glob("*.pt"))})
     assert is_same(states[0], states[1]), "adapter, optimiser, average, random generators, early stop"
     assert timeless(tmp_path / "straight") == timeless(tmp_path / "resumed"), "no line twice, none missing"
+
+
+def test_an_end_that_fails_leaves_the_adapter_and_can_be_done_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("the disk went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validator, "sweep", broken)
+        with pytest.raises(OSError, match="went away"):
+            run(recipe, tmp_path / "a")
+    saved = read_adapter(tmp_path / "a" / "adapter" / "pytorch_lora_weights.safetensors")[0]
+    changes: Recipe = {
+        "sweep__scales": [0.5],
+        "test__clips_per_prompt": 1,
+        "prompts__test": str(tmp_path / "test.txt"),
+        "judge": {"name": "saturation", "label": "judge"},
+    }
+    outcome = run(recipe, tmp_path / "a", resume=True, **changes)
+    assert is_same(saved, adapter(outcome))
+    assert outcome.prompts_name == "unseen test prompts"
+    assert "judge/" in outcome.table
 
 
 def test_accumulation_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
