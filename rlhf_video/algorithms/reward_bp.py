@@ -59,6 +59,7 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     """
     distribution = Distribution(accelerator)
     config.batch.micro_batches(distribution.shard_indices(config.batch.global_prompts))
+    config.data_anchor.check_share(distribution.num_processes)
     set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     anchor = DataAnchor.open(config, world)

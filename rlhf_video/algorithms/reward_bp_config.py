@@ -12,6 +12,7 @@ from typing import Literal
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
+from rlhf_video.settings import check_range
 from rlhf_video.validation import GuardConfig, HeldOutStopConfig
 
 
@@ -94,6 +95,10 @@ class PullConfig:
     """Factor on the mean squared difference between the policy's and the base's velocity at each active step, on the
     same input. 0 costs nothing; above 0 costs one forward pass without gradient per active step."""
 
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_range("pull.weight", self.weight, least=0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataAnchorConfig:
@@ -107,10 +112,24 @@ class DataAnchorConfig:
     """Clips per optimiser step, over all processes."""
 
     def __post_init__(self) -> None:
-        """Refuse an anchor without data."""
+        """Check the ranges, and refuse an anchor without data."""
+        check_range("data_anchor.weight", self.weight, least=0.0)
+        check_range("data_anchor.clips_per_step", self.clips_per_step, least=1)
         if self.weight > 0 and self.manifest is None:
             raise ConfigError(
                 "data_anchor.weight is above 0 but data_anchor.manifest is missing: name a manifest.json."
+            )
+
+    def check_share(self, num_processes: int) -> None:
+        """Refuse clips that the processes cannot share equally.
+
+        Raises:
+            ConfigError: The anchor is on and `num_processes` does not divide `clips_per_step`.
+        """
+        if self.weight > 0 and self.clips_per_step % num_processes:
+            raise ConfigError(
+                f"data_anchor.clips_per_step={self.clips_per_step} cannot be shared equally by {num_processes} "
+                f"processes: use a multiple of {num_processes}."
             )
 
 
@@ -132,6 +151,16 @@ class OptimConfig:
     """Gradient clip over all adapter parameters (reference: 0.3)."""
     warmup: int = 0
     """Optimiser steps of linear warm-up; constant afterwards."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("optim.learning_rate", self.learning_rate, above=0.0)
+        check_range("optim.weight_decay", self.weight_decay, least=0.0)
+        check_range("optim.beta1", self.beta1, least=0.0, below=1.0)
+        check_range("optim.beta2", self.beta2, least=0.0, below=1.0)
+        check_range("optim.epsilon", self.epsilon, above=0.0)
+        check_range("optim.max_grad_norm", self.max_grad_norm, above=0.0)
+        check_range("optim.warmup", self.warmup, least=0)
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
@@ -280,8 +309,7 @@ class RewardBpConfig:
             raise ConfigError(
                 f"prompts.test={self.prompts.test} is also a train or validation file: tests must be unseen."
             )
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay={self.ema_decay} must lie in [0, 1); 0 turns averaging off.")
+        check_range("ema_decay", self.ema_decay, least=0.0, below=1.0)
         for name, value in (
             ("num_steps", self.num_steps),
             ("batch.global_prompts", self.batch.global_prompts),
@@ -293,5 +321,4 @@ class RewardBpConfig:
             ("decode.cache_every", self.decode.cache_every),
             ("test.clips_per_prompt", self.test.clips_per_prompt),
         ):
-            if value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1.")
+            check_range(name, value, least=1)

@@ -44,6 +44,7 @@ def load_suites(config: RewardBpConfig) -> Suites:
 
     Raises:
         DataError: A file is missing, empty or malformed, or a validation or test prompt is also trained on.
+        ConfigError: More prompts are asked for than there are, or too few to measure the base's spread.
     """
     suites = Suites(
         load_prompts(config.prompts.train),
@@ -52,6 +53,11 @@ def load_suites(config: RewardBpConfig) -> Suites:
         if config.prompts.test is not None
         else None,
     )
+    if len(suites.validation) * config.validation.clips_per_prompt < 2:
+        raise ConfigError(
+            "One validation clip has no spread to normalise rewards by: raise validation.num_prompts or "
+            "validation.clips_per_prompt."
+        )
     for name, suite in (("validation", suites.validation), ("test", suites.test)):
         if suite is not None and (shared := set(suite.prompts) & set(suites.train.prompts)):
             raise DataError(

@@ -50,7 +50,8 @@ class Run:
             config: The run's config dataclass.
             accelerator: From `create_accelerator`.
             resume: Go on with the run in this directory. A directory without a run starts a new one, so that a job
-                that is restarted after every kill can always say `--resume`.
+                that is restarted after every kill can always say `--resume`. So does one whose run wrote no checkpoint
+                yet; its config may differ in everything.
             may_change: Config fields, with their sections, that may differ from those of the resumed run.
             keep_last: Number of newest checkpoints to keep.
 
@@ -165,6 +166,8 @@ def _find_conflict(directory: Path, config: object, *, resume: bool, may_change:
         return None
     if not resume:
         return f"{directory} holds another run: go on with it with --resume, or choose another output_dir."
+    if not checkpoint_steps(directory / "checkpoints"):
+        return None  # nothing was trained that another config could spoil
     changed = [
         name
         for name in changed_fields(read_tree(saved), to_plain(config))

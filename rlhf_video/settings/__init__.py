@@ -3,10 +3,12 @@
 from rlhf_video.settings.arguments import Flags, parse_arguments
 from rlhf_video.settings.building import to_plain
 from rlhf_video.settings.loading import changed_fields, config_hash, dump_yaml, load_config, read_tree
+from rlhf_video.settings.ranges import check_range
 
 __all__ = [
     "Flags",
     "changed_fields",
+    "check_range",
     "config_hash",
     "dump_yaml",
     "load_config",

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rlhf_video.algorithms.reward_bp_config import DataAnchorConfig
+from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import checkpoints
 from rlhf_video.train_reward_bp import main
 
@@ -79,6 +81,12 @@ def command(
         ({"validation__num_prompts": 99}, ["validation.num_prompts=99", "holds 4"]),
         ({"data_anchor__weight": 1.0}, ["data_anchor.manifest"]),
         ({"ema_decay": 1.0}, ["ema_decay"]),
+        ({"pull__weight": -1.0}, ["pull.weight=-1.0", "at least 0"]),
+        ({"data_anchor__weight": -1.0}, ["data_anchor.weight=-1.0"]),
+        ({"data_anchor__clips_per_step": 0}, ["data_anchor.clips_per_step=0"]),
+        ({"optim__learning_rate": 0.0}, ["optim.learning_rate=0.0", "above 0"]),
+        ({"optim__beta2": 1.0}, ["optim.beta2=1.0", "below 1"]),
+        ({"validation__num_prompts": 1, "validation__clips_per_prompt": 1}, ["validation.clips_per_prompt", "spread"]),
         ({"sweep__scales": [0.0, -1.0]}, ["sweep.scales=[0.0, -1.0]", "0 or more"]),
         ({"sweep__scales": [0.5, 0.5]}, ["sweep.scales=[0.5, 0.5]", "distinct"]),
     ],
@@ -91,6 +99,13 @@ def test_a_setting_that_does_not_fit(
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists(), "nothing is left that the corrected call would stumble over"
+
+
+def test_anchor_clips_that_the_processes_cannot_share() -> None:
+    anchor = DataAnchorConfig(weight=1.0, manifest=Path("manifest.json"), clips_per_step=3)
+    with pytest.raises(ConfigError, match=r"data_anchor\.clips_per_step=3 .* multiple of 2"):
+        anchor.check_share(2)
+    anchor.check_share(3)
 
 
 def test_a_reward_that_is_not_differentiable(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,13 +107,25 @@ def test_an_output_dir_that_is_a_file_is_refused(tmp_path: Path, accelerator: Ac
 
 
 def test_resuming_with_a_changed_config_lists_the_changes(tmp_path: Path, accelerator: Accelerator) -> None:
-    start(tmp_path, accelerator)
+    start(tmp_path, accelerator).save_checkpoint(1, {"a": 1})
     with pytest.raises(ConfigError, match=r"had another config; changed: seed, optim.learning_rate. Resume with"):
         start(tmp_path, accelerator, resume=True, seed=1, optim=Optim(learning_rate=0.2), num_steps=9)
 
 
+def test_a_run_without_a_checkpoint_may_start_again_with_another_config(
+    tmp_path: Path, accelerator: Accelerator
+) -> None:
+    run = start(tmp_path, accelerator)
+    run.log({"loss": 1.0}, step=0)
+    run.close()
+    again = start(tmp_path, accelerator, resume=True, seed=1)
+    assert again.restore() is None
+    assert "seed: 1" in (tmp_path / "config.yaml").read_text()
+    assert read_metrics(tmp_path) == []
+
+
 def test_a_resumed_run_may_take_more_steps(tmp_path: Path, accelerator: Accelerator) -> None:
-    start(tmp_path, accelerator)
+    start(tmp_path, accelerator).save_checkpoint(4, {"a": 1})
     start(tmp_path, accelerator, resume=True, num_steps=9)
     assert "num_steps: 9" in (tmp_path / "config.yaml").read_text()
 
