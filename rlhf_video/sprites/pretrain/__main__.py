@@ -21,8 +21,8 @@ from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
 from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
-VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 900, 6000, 8_000
-WARMUP_STEPS = {"sprite-clip": 1000, "sprite-clip-heldout": 1000, "sprite-motion": 700}
+VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 900, 4600, 8_000
+WARMUP_STEPS = {"sprite-clip": 600, "sprite-clip-heldout": 300, "sprite-motion": 300}
 REWARD_STEPS = 300
 
 

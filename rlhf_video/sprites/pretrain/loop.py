@@ -1,5 +1,6 @@
 """The training loop of every pre-training stage: AdamW, cosine schedule, weight average, resume after a kill."""
 
+import hashlib
 import logging
 import math
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from rlhf_video.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +22,7 @@ def fit(
     num_steps: int,
     learning_rate: float,
     state_file: Path,
+    inputs: str = "",
     weight_decay: float = 0.01,
     warmup: int = 100,
     ema_decay: float = 0.998,
@@ -34,12 +38,17 @@ def fit(
         num_steps: Optimiser steps in all.
         learning_rate: Peak of the cosine schedule.
         state_file: Where progress is kept, written atomically every 100 steps.
+        inputs: What the stage was made from, for example a hash of the stage before; a state made from other inputs, or
+            for another number of steps or learning rate, is refused.
         weight_decay: AdamW's.
         warmup: Steps of linear warm-up.
         ema_decay: Weight average per step; the average is what is validated and kept.
         autocast: Whether matrix products run in bfloat16 (3 to 8 times faster on CPUs that have it).
         validate: Metrics of the averaged model, logged and kept in the history.
         validate_every: Steps between validations.
+
+    Raises:
+        CheckpointError: The state file belongs to another recipe.
 
     Returns:
         {"minutes", "steps", "history": list of validation metrics with their step}.
@@ -49,8 +58,14 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.97), weight_decay=weight_decay)
     average = [p.detach().clone() for p in parameters]
     step, seconds, history = 0, 0.0, []
+    recipe = f"{num_steps} steps, learning rate {learning_rate}, inputs {inputs}"
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
+        if state["recipe"] != recipe:
+            raise CheckpointError(
+                f"{state_file} belongs to another recipe ({state['recipe']}; now: {recipe}): delete it, or choose "
+                "another --work folder."
+            )
         for p, saved in zip(parameters, state["parameters"], strict=True):
             p.data.copy_(saved)
         average, step, seconds, history = state["average"], state["step"], state["seconds"], state["history"]
@@ -93,6 +108,7 @@ def fit(
             _save(
                 state_file,
                 {
+                    "recipe": recipe,
                     "parameters": [p.detach() for p in parameters],
                     "average": average,
                     "optimizer": optimizer.state_dict(),
@@ -103,6 +119,14 @@ def fit(
             )
     _swap(parameters, average)
     return {"minutes": round(seconds / 60, 1), "steps": num_steps, "history": history}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return 12 hex digits that change with any weight: what was made from these weights carries them in its name."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 @torch.no_grad()

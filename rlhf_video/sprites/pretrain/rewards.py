@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
-from rlhf_video.sprites.pretrain.loop import fit
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
 from rlhf_video.sprites.verifier import ATTRIBUTES
 
@@ -38,7 +38,7 @@ class RewardRecipe:
     """Random frames per clip in training; None for all."""
 
 
-IMAGE_STEPS = 600
+IMAGE_STEPS = 350
 MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
 
 
@@ -156,7 +156,9 @@ def train_reward(
         return agreement(model, held_out, recipe.attributes)
 
     return fit(
-        model, loss_at, num_steps=num_steps, learning_rate=learning_rate, state_file=state_file, validate=validate,
+        model, loss_at, num_steps=num_steps, learning_rate=learning_rate,
+        state_file=state_file, inputs=fingerprint(model),
+        validate=validate,
         validate_every=200, ema_decay=0.99, weight_decay=0.05, autocast=False, warmup=30,
     )  # fmt: skip
 

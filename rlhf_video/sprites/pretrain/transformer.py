@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
-from rlhf_video.sprites.pretrain.loop import fit
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.pretrain.text import TEXT_WIDTH, sprite_tokenizer, text_encoder
 from rlhf_video.sprites.renderer import render
 
@@ -118,8 +118,9 @@ def train_transformer(
         batch: Clips per step.
         device: Where to train.
     """
-    train = encode_rendered(vae, "train", num_clips, seed=3, file=work / f"latents-{num_clips}.pt")
-    held_out = encode_rendered(vae, "validation", 256, seed=4, file=work / "latents-validation.pt")
+    made_from = fingerprint(vae)
+    train = encode_rendered(vae, "train", num_clips, seed=3, file=work / f"latents-{made_from}-{num_clips}.pt")
+    held_out = encode_rendered(vae, "validation", 256, seed=4, file=work / f"latents-{made_from}-validation.pt")
     torch.manual_seed(0)
     model = TextToVideo(sprite_tokenizer()).to(device)
 
@@ -147,7 +148,7 @@ def train_transformer(
     with _bfloat16_linears(model):
         record = fit(
             model, loss_at, num_steps=num_steps, learning_rate=1.5e-3, state_file=work / "transformer.pt",
-            validate=validate, validate_every=400, ema_decay=0.998, warmup=150, autocast=False,
+            inputs=made_from, validate=validate, validate_every=400, ema_decay=0.998, warmup=150, autocast=False,
         )  # fmt: skip
     return model.eval(), record
 

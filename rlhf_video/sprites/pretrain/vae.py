@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
 from torch import Tensor
 
 from rlhf_video.sprites.grammar import random_scenes
-from rlhf_video.sprites.pretrain.loop import fit
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.renderer import render
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def sharpen_decoder(vae: AutoencoderKLWan, work: Path, *, num_steps: int) -> dic
 def _train(
     vae: AutoencoderKLWan, state_file: Path, *, num_steps: int, learning_rate: float, kl_weight: float, seed: int
 ) -> dict[str, object]:
-    device = next(vae.parameters()).device
+    device, start = next(vae.parameters()).device, fingerprint(vae)
     held_out = rendered_clips("validation", 16, seed=(1, 0), num_frames=21)
 
     def loss_at(step: int) -> Tensor:
@@ -106,7 +106,7 @@ def _train(
     with _fast_layout(vae):
         return fit(
             vae, loss_at, num_steps=num_steps, learning_rate=learning_rate, state_file=state_file, validate=validate,
-            ema_decay=0.995,
+            ema_decay=0.995, inputs=start,
         )  # fmt: skip
 
 

@@ -1,0 +1,61 @@
+"""Pre-training goes on after a kill as if nothing had happened, and never from another recipe's state."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlhf_video.errors import CheckpointError
+from rlhf_video.sprites.pretrain.clip_pool import GROUP, rendered_groups, votes
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
+from rlhf_video.sprites.verifier import ATTRIBUTES
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def _fit(work: Path, *, kill_at: int | None = None, learning_rate: float = 0.05) -> nn.Linear:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def loss_at(step: int) -> Tensor:
+        if step == kill_at:
+            raise Killed
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    fit(
+        model, loss_at, num_steps=220, learning_rate=learning_rate, state_file=work / "state.pt", autocast=False, warmup=10,
+        ema_decay=0.9,
+    )  # fmt: skip
+    return model
+
+
+def test_a_killed_run_ends_with_the_straight_runs_weights(tmp_path: Path) -> None:
+    straight = _fit(tmp_path / "straight")
+    with pytest.raises(Killed):
+        _fit(tmp_path / "killed", kill_at=150)
+    resumed = _fit(tmp_path / "killed")
+    assert fingerprint(resumed) == fingerprint(straight)
+    assert straight.weight.detach().numpy() == pytest.approx(1, abs=0.1)
+
+
+def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    _fit(tmp_path)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        _fit(tmp_path, learning_rate=0.01)
+
+
+def test_voters_prefer_the_clip_that_fits_most_of_the_time() -> None:
+    rng = np.random.default_rng(0)
+    clips = rendered_groups(rng, "train", 8, num_frames=1)
+    scores = clips.scores(clips.scenes, ATTRIBUTES)
+    assert np.diag(scores) == pytest.approx(1)
+    prompt, winner, loser = votes(scores, rng, pairs_per_prompt=200)
+    better = scores[prompt, winner] > scores[prompt, loser]
+    assert 0.8 < better.mean() < 0.95
+    assert ((winner // GROUP == loser // GROUP) & (winner // GROUP == prompt // GROUP)).mean() > 0.4
+    assert {scene.split for scene in clips.scenes} == {"train"}
