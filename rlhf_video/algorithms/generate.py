@@ -68,8 +68,8 @@ class GenerateConfig:
     """Frames per second of the files; null takes the backbone's own."""
     batch_size: int = 1
     """Clips sampled at once."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the transformer and the text encoder; latents and the VAE stay float32."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the transformer and the text encoder; latents and the VAE stay float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one."""
     vae_tiling: bool = False
@@ -145,11 +145,11 @@ def describe(config: GenerateConfig) -> str:
     shape = VideoShape(batch=config.batch_size, frames=config.num_frames, height=config.height, width=config.width)
     latents = backbone.spec.latent_shape(shape)
     parameters = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
-    size = {"float32": 4, "bfloat16": 2}[config.dtype]
+    size = {"float32": 4, "bfloat16": 2}[config.precision]
     return "\n".join(
         (
             f"backbone      {config.backbone} ({backbone.spec.model_class}, {parameters / 1e6:.1f} M parameters, "
-            f"{parameters * size / 2**30:.2f} GiB in {config.dtype})",
+            f"{parameters * size / 2**30:.2f} GiB in {config.precision})",
             f"adapter       {config.adapter or 'none'} (strength {config.adapter_scale:g})",
             f"clips         {len(suite)} prompts x {config.clips_per_prompt}, {config.num_frames} frames of "
             f"{config.height} x {config.width}",
@@ -177,7 +177,7 @@ def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:
 
 def _load(config: GenerateConfig) -> VideoBackbone:
     device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     backbone = load_backbone(config.backbone, device=device, dtype=dtype, text_length=config.text_length)
     if config.adapter is not None:
         load_adapter(backbone, config.adapter)
@@ -232,7 +232,7 @@ def _facts(config: GenerateConfig, suite: PromptSuite) -> dict[str, Any]:
             "vae_tiling": config.vae_tiling,
         },
         "batch_size": config.batch_size,
-        "dtype": config.dtype,
+        "precision": config.precision,
     }
 
 
