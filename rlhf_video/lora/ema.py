@@ -1,7 +1,7 @@
 """Exponential moving average of the adapter's weights."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,20 +48,3 @@ class Ema:
     def _write(self, values: Sequence[Tensor]) -> None:
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.copy_(value)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of the average by position, for a checkpoint."""
-        return {f"{index:04d}": average.clone() for index, average in enumerate(self._average)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ConfigError: The number or a shape of the tensors differs.
-        """
-        if len(state) != len(self._average):
-            raise ConfigError(f"EMA state has {len(state)} tensors, the adapter {len(self._average)}.")
-        for average, value in zip(self._average, (state[key] for key in sorted(state)), strict=True):
-            if average.shape != value.shape:
-                raise ConfigError(f"EMA state has shape {tuple(value.shape)} where {tuple(average.shape)} is needed.")
-            average.copy_(value)

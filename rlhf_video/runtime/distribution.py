@@ -211,16 +211,6 @@ class Distribution:
         if self._engine is not None:
             deepspeed_engine.refresh_masters(self._engine)
 
-    def placed(self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Return whole tensors placed and sharded like the parameters, for example a saved `Ema.state_dict()`.
-
-        Args:
-            state: One tensor per parameter; its sorted keys are in the order of `parameters(optimizer)`.
-            optimizer: What `prepare` returned.
-        """
-        pairs = zip(sorted(state), self.parameters(optimizer), strict=True)
-        return {key: fsdp2.like(state[key], parameter) for key, parameter in pairs}
-
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Return the optimiser's state, whole (one part per process under deepspeed); call it on every process."""
         if self._engine is not None:

@@ -64,7 +64,9 @@ def train_plain(model: Path) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
         ema.update()
-    return {"adapter": adapter_state(backbone), "norms": torch.stack(norms), "ema": ema.state_dict()}
+    adapter = adapter_state(backbone)
+    with ema.swapped():
+        return {"adapter": adapter, "norms": torch.stack(norms), "ema": adapter_state(backbone)}
 
 
 def train(model: Path, distribution: Distribution, first: int, saved: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -72,11 +74,12 @@ def train(model: Path, distribution: Distribution, first: int, saved: dict[str, 
     backbone, optimizer = build(model, seed=distribution.rank)  # prepare must make the processes agree on rank 0's
     optimizer = distribution.prepare(backbone, optimizer)
     backbone.set_gradient_checkpointing(True)  # the reference has it off
+    if saved is not None:
+        distribution.load_adapter_state(backbone, saved["ema"])  # a fresh average starts at the parameters
     ema = Ema(distribution.parameters(optimizer), EMA_DECAY)
     if saved is not None:
         distribution.load_adapter_state(backbone, saved["adapter"])
         distribution.load_optimizer_state(optimizer, saved["optimizer"])
-        ema.load_state_dict(distribution.placed(saved["ema"], optimizer))
     share = distribution.shard_indices(GLOBAL_BATCH)
     cond = backbone.encode_prompts([TINY_PROMPTS[index % 2] for index in share])
     states = []
@@ -85,9 +88,11 @@ def train(model: Path, distribution: Distribution, first: int, saved: dict[str, 
             distribution.backward(loss, last=is_last)
         norm = distribution.finish_step(optimizer, MAX_GRAD_NORM)
         ema.update()
+        with ema.swapped():
+            average = distribution.full_adapter_state(backbone)
         state = {
             "adapter": distribution.full_adapter_state(backbone),
-            "ema": distribution.full_state(ema.state_dict()),
+            "ema": average,
             "optimizer": distribution.optimizer_state(optimizer),
             "norm": norm,
         }
