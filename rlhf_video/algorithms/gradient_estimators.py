@@ -222,9 +222,12 @@ def backward_through(
         segment: What was sampled.
         gradient: d loss / d last state, (batch, channels, Fl, Hl, Wl), without graph.
         velocity: The policy, called with a graph, one active step at a time.
-        backward: Called with one scalar per active step; must run `backward` on it before it returns.
+        backward: Called with one scalar per pass; must run `backward` on it before it returns.
         detach_input: Cut the chain at every active step's network input (DRTune).
-        penalty: A further loss at each active step. What it calls constant (the base's velocity) gets no gradient.
+        penalty: A further loss at each active step, given the sampled state. Its gradient goes to the parameters only,
+            never on to earlier steps: through the state it would need the Jacobian of the base, which runs without a
+            graph, and half of it (the policy's Jacobian alone) points elsewhere. So a step that hands a gradient on
+            runs once more, on the detached state, for the penalty; `num_backwards` counts these.
 
     Returns:
         Sum over active steps of the penalty, a detached scalar (zero without one).
@@ -236,12 +239,23 @@ def backward_through(
         sigma, delta = segment.sigmas[index], segment.sigmas[index + 1] - segment.sigmas[index]
         v = velocity(x, sigma)
         surrogate = (delta * gradient * v.float()).sum()
+        if wants_input:
+            backward(surrogate)
+            assert x.grad is not None
+            gradient = gradient + x.grad
+            if penalty is None:
+                continue
+            x, surrogate = x.detach(), torch.zeros_like(surrogate)
+            v = velocity(x, sigma)
         if penalty is not None:
             cost = penalty(x, sigma, v)
             total += cost.detach()
             surrogate = surrogate + cost
         backward(surrogate)
-        if wants_input:
-            assert x.grad is not None
-            gradient = gradient + x.grad
     return total
+
+
+def num_backwards(steps: ActiveSteps, *, has_penalty: bool) -> int:
+    """Return how often `backward_through` calls `backward` over all segments of a draw."""
+    handing_on = 0 if steps.detach_input else len(steps.indices) - 1
+    return len(steps.indices) + steps.num_copies - 1 + has_penalty * handing_on

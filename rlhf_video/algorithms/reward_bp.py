@@ -26,7 +26,14 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from rlhf_video.algorithms.data_anchor import DataAnchor
-from rlhf_video.algorithms.gradient_estimators import Penalty, Velocity, backward_through, choose_steps, segments
+from rlhf_video.algorithms.gradient_estimators import (
+    Penalty,
+    Velocity,
+    backward_through,
+    choose_steps,
+    num_backwards,
+    segments,
+)
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner, StepMetrics
 from rlhf_video.algorithms.reward_bp_outcome import Outcome, finish
@@ -94,8 +101,8 @@ def train_step(
     order = prompt_batch(len(world.suites.train), config.batch.global_prompts, step=step, seed=config.seed)
     share = list(distribution.shard_indices(len(order)))
     micro_batches = config.batch.micro_batches(share)
-    num_backwards = len(micro_batches) * (len(steps.indices) + steps.num_copies - 1) + (anchor is not None)
-    backward = _counted_backward(distribution, num_backwards)
+    per_micro_batch = num_backwards(steps, has_penalty=config.pull.weight > 0)
+    backward = _counted_backward(distribution, len(micro_batches) * per_micro_batch + (anchor is not None))
     for indices in micro_batches:
         prompts = [world.suites.train.prompts[order[index]] for index in indices]
         velocity = world.velocity(prompts)

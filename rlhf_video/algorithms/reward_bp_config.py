@@ -93,7 +93,9 @@ class PullConfig:
 
     weight: float = 0.0
     """Factor on the mean squared difference between the policy's and the base's velocity at each active step, on the
-    same input. 0 costs nothing; above 0 costs one forward pass without gradient per active step."""
+    same input. 0 costs nothing; above 0 costs one forward pass without gradient per active step, and one more
+    forward and backward per active step but the first where the chain is not cut: the pull trains the parameters at the
+    sampled states, its gradient does not go on to earlier steps."""
 
     def __post_init__(self) -> None:
         """Check the range."""

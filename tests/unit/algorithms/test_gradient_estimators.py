@@ -12,6 +12,7 @@ from rlhf_video.algorithms.gradient_estimators import (
     Segment,
     backward_through,
     choose_steps,
+    num_backwards,
     segments,
 )
 from rlhf_video.errors import ConfigError
@@ -40,7 +41,8 @@ def score(latents: Tensor) -> Tensor:
 
 
 def penalty(x: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
-    base = (x * 0.3).detach()
+    """Return the distance to a base that depends on the state, as a frozen model's velocity does."""
+    base = (3 * x).sin().detach()
     return 0.1 * (v - base).square().sum() * (1 + sigma)
 
 
@@ -65,7 +67,8 @@ def plain_gradients(active: tuple[int, ...], *, detach_input: bool, with_penalty
         if i not in active:
             v = v.detach()
         elif with_penalty:
-            loss = loss + penalty(x.detach() if detach_input else x, SIGMAS[i], v)
+            given = x.detach()  # the penalty sees the sampled state: it has no gradient through it
+            loss = loss + penalty(given, SIGMAS[i], field(given, SIGMAS[i]))
         x = x + (SIGMAS[i + 1] - SIGMAS[i]) * v
     (loss + score(x)).backward()
     return [parameter.grad for parameter in field.parameters()]
@@ -102,6 +105,50 @@ def test_input_gradient_matters_for_more_than_one_active_step() -> None:
     chained = plain_gradients((2, 3, 4), detach_input=False, with_penalty=False)
     cut = plain_gradients((2, 3, 4), detach_input=True, with_penalty=False)
     assert not torch.allclose(chained[0], cut[0], rtol=1e-3)
+
+
+def test_penalty_alone_is_its_gradient_at_the_sampled_states() -> None:
+    """A penalty that leaks into the state would move the parameters through earlier steps as well."""
+    field, reference = Field(), Field()
+    states = rollout(field)
+    segment = Segment(states, SIGMAS, (1, 2, 3, 4))
+    calls: list[int] = []
+
+    def backward(loss: Tensor) -> None:
+        calls.append(1)
+        loss.backward()
+
+    zero = torch.zeros(SHAPE)
+    total = backward_through(segment, zero, velocity=field, backward=backward, penalty=penalty)
+    expected = sum(penalty(states[i], SIGMAS[i], reference(states[i], SIGMAS[i])) for i in segment.active)
+    expected.backward()
+    torch.testing.assert_close(total, expected.detach())
+    torch.testing.assert_close([p.grad for p in field.parameters()], [p.grad for p in reference.parameters()])
+    assert len(calls) == num_backwards(ActiveSteps((1, 2, 3, 4), False, "endpoint"), has_penalty=True) == 7
+
+
+@pytest.mark.parametrize("detach_input", [False, True])
+@pytest.mark.parametrize("with_penalty", [False, True])
+def test_backward_passes_are_as_many_as_foretold(detach_input: bool, with_penalty: bool) -> None:
+    """DeepSpeed reduces gradients at the last one."""
+    calls, field = [], Field()
+
+    def backward(loss: Tensor) -> None:
+        calls.append(1)
+        loss.backward()
+
+    for steps in (ActiveSteps((2, 4), detach_input, "endpoint"), ActiveSteps((4,), True, "endpoint", 3)):
+        calls.clear()
+        for segment in segments(steps, rollout(field), SIGMAS, velocity=field, renoise=lambda copy: noise()):
+            backward_through(
+                segment,
+                torch.ones(SHAPE),
+                velocity=field,
+                backward=backward,
+                detach_input=steps.detach_input,
+                penalty=penalty if with_penalty else None,
+            )
+        assert len(calls) == num_backwards(steps, has_penalty=with_penalty)
 
 
 def test_only_one_step_graph_is_alive_at_a_time() -> None:
