@@ -28,8 +28,8 @@ def _fit(work: Path, *, kill_at: int | None = None, learning_rate: float = 0.05)
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
     fit(
-        model, loss_at, num_steps=220, learning_rate=learning_rate, state_file=work / "state.pt", autocast=False, warmup=10,
-        ema_decay=0.9,
+        model, loss_at, num_steps=220, learning_rate=learning_rate, state_file=work / "state.pt", autocast=False,
+        warmup=10, ema_decay=0.9,
     )  # fmt: skip
     return model
 
