@@ -133,10 +133,15 @@ def _fast_layout(vae: AutoencoderKLWan) -> Iterator[None]:
 
 def reconstruction_psnr(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
     """Return the mean PSNR in dB of the VAE's round trip of video (batch, frames, 3, height, width) in [0, 1]."""
+    return (-10 * (reconstruct(vae, video) - video).square().mean((1, 2, 3, 4)).log10()).mean()
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKLWan, video: Tensor) -> Tensor:
+    """Return the VAE's round trip of video (batch, frames, 3, height, width) in [0, 1], on the CPU."""
     device = next(vae.parameters()).device
-    errors = []
-    for clips in video.to(device).split(8):
-        pixels = clips.transpose(1, 2) * 2 - 1
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
-        errors.append(((decoded - pixels) / 2).square().mean((1, 2, 3, 4)))
-    return (-10 * torch.cat(errors).log10()).mean()
+    decoded = [
+        vae.decode(vae.encode(clips.transpose(1, 2) * 2 - 1).latent_dist.mean).sample.transpose(1, 2)
+        for clips in video.to(device).split(8)
+    ]
+    return ((torch.cat(decoded) + 1) / 2).cpu()

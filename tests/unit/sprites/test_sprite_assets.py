@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline
+from diffusers import WanPipeline
 
 from rewards.clip_preference import ClipPreference
 from rewards.video_text import VideoText
 from rlhf_video.backbones import load_backbone
 from rlhf_video.sprites.freeze import frozen_hashes
 from rlhf_video.sprites.grammar import random_scenes
+from rlhf_video.sprites.measure import measure_vae
 from rlhf_video.sprites.renderer import render
-from rlhf_video.sprites.verifier import judge_clips
 
 MODEL = Path("assets/sprite-wan")
 
@@ -39,22 +39,10 @@ def test_the_pipeline_loads_and_runs_unchanged_with_the_stock_settings() -> None
     assert clip.shape == (1, 21, 3, 64, 64)
 
 
-def test_the_vae_brings_attributes_through_its_round_trip() -> None:
-    vae = AutoencoderKLWan.from_pretrained(MODEL, subfolder="vae")
-    scenes = list(islice(random_scenes("validation", np.random.default_rng(5), two_object_share=0.33), 40))
-    video = render(scenes, range(40))
-    with torch.no_grad():
-        decoded = torch.cat(
-            [
-                (vae.decode(vae.encode(clips.transpose(1, 2) * 2 - 1).latent_dist.mean).sample.transpose(1, 2) + 1) / 2
-                for clips in video.split(8)
-            ]
-        )
-    card = json.loads((MODEL / "measured.json").read_text())
-    psnr = -10 * (decoded - video).square().mean((1, 2, 3, 4)).log10()
-    assert psnr.mean() >= card["vae_psnr_db"] - 0.5
-    right = np.mean([verdict.all_correct for verdict in judge_clips(decoded, scenes)])
-    assert right >= card["vae_round_trip_all_correct"] - 0.05
+def test_the_vae_does_what_was_measured() -> None:
+    recorded, measured = json.loads((MODEL / "measured.json").read_text()), measure_vae()
+    assert measured["vae_psnr_db"] == pytest.approx(recorded["vae_psnr_db"], abs=0.2)
+    assert measured["vae_round_trip/all"] == pytest.approx(recorded["vae_round_trip/all"], abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["sprite-clip", "sprite-clip-heldout", "sprite-motion"])
