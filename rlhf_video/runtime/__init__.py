@@ -4,7 +4,7 @@ from rlhf_video.runtime.distribution import Distribution, create_accelerator
 from rlhf_video.runtime.memory import Peak, measure_peak, peak_memory
 from rlhf_video.runtime.metrics import read_metrics
 from rlhf_video.runtime.run import Run
-from rlhf_video.runtime.seeding import generator_for, rng_state, seed_all, set_rng_state
+from rlhf_video.runtime.seeding import generator_for, rng_state, set_rng_state
 
 __all__ = [
     "Distribution",
@@ -16,6 +16,5 @@ __all__ = [
     "peak_memory",
     "read_metrics",
     "rng_state",
-    "seed_all",
     "set_rng_state",
 ]

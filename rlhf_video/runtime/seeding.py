@@ -23,13 +23,6 @@ def generator_for(seed: int, *names: int | str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def seed_all(seed: int) -> None:
-    """Seed Python, NumPy and torch: for libraries that draw from the global generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is the one that libraries use
-    torch.manual_seed(seed)
-
-
 def rng_state() -> dict[str, object]:
     """Return the state of every global generator (Python, NumPy, torch, CUDA) as tensors and plain values."""
     version, words, gauss = random.getstate()
