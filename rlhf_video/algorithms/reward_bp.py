@@ -46,7 +46,7 @@ from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = (*RUN_MAY_CHANGE, "sweep", "test", "prompts.test", "judge")
+MAY_CHANGE = (*RUN_MAY_CHANGE, "sweep", "test", "prompts.test", "judge", "licence")
 """Config fields that a resumed run may change: what only happens after training, or only reports."""
 
 
@@ -83,10 +83,12 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
         run.log(metrics, step=step)
         logger.info("Step %d/%d: reward %+.3f", step + 1, config.num_steps, metrics["reward/total"])
         is_last = step + 1 == config.num_steps
-        if is_last or (step + 1) % config.validation.every == 0:
+        if (step + 1) % config.validation.every == 0:
             watch.validate(step)
         if is_last or watch.has_stopped or (step + 1) % config.checkpoint.every == 0:
             run.save_checkpoint(step + 1, {**learner.state(), **watch.state()})
+    if not watch.has_stopped and config.num_steps % config.validation.every:
+        watch.validate(config.num_steps, decides=False)
     outcome = finish(config, world, learner, watch, run)
     run.close()
     return outcome

@@ -295,6 +295,8 @@ class RewardBpConfig:
     """Recompute transformer blocks in the backward pass: one block's activations instead of all."""
     seed: int = 0
     """Decides adapter start, prompt order, active steps and noise, on any number of processes."""
+    licence: str = "apache-2.0"
+    """Licence of the adapter, as a Hub identifier, for its card; it must fit those of the base and the rewards."""
     output_dir: Path = Path("runs/reward_bp")
     """Run directory."""
 

@@ -59,11 +59,12 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
         if config.sweep.scales and world.rewards.held_out_scores:
             sweep = world.validator.sweep(
                 held_out=world.rewards.held_out_scores,
-                trained=world.rising_names(),
+                trained=world.trained_directions(),
                 scales=config.sweep.scales,
                 guards=config.guards,
             )
-        scale = 1.0 if sweep is None else sweep.recommended_scale
+        # The main process's choice: the others' scores may differ in their last bits.
+        scale = world.distribution.broadcast_object(1.0 if sweep is None else sweep.recommended_scale)
         if scale == 0.0:
             logger.warning("No adapter strength passes the guards with a gain: use the base model, or train otherwise.")
         test = world.test_validator()
@@ -89,9 +90,28 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
     return outcome
 
 
-def command_line() -> str:
-    """Return the command that started this process, fit for a shell."""
-    return shlex.join(["python", *sys.argv])
+def command_line(num_processes: int = 1) -> str:
+    """Return the command that started this run, fit for a shell.
+
+    Args:
+        num_processes: Above 1 a launcher started the workers; it is named with that number.
+    """
+    words = sys.argv
+    if Path(sys.argv[0]).name in [Path(word).name for word in sys.orig_argv]:  # as typed, with `-m` where it was
+        words = [word for word in sys.orig_argv[1:] if word != "-u"]
+    launcher = ["python"] if num_processes == 1 else ["accelerate", "launch", "--num_processes", str(num_processes)]
+    return shlex.join([*launcher, *words])
+
+
+def _steps_taken(config: RewardBpConfig, watch: Watch) -> int:
+    return config.num_steps if watch.stopped_at is None else watch.stopped_at
+
+
+def _steps_text(config: RewardBpConfig, watch: Watch) -> str:
+    """Return how many optimiser steps were taken and which step's adapter this is."""
+    if watch.stopped_at is None:
+        return f"{config.num_steps} optimiser steps"
+    return f"stopped after {watch.stopped_at} of {config.num_steps} optimiser steps, adapter of step {watch.best_step}"
 
 
 def _write_grid(path: Path, final: Validated, *, num_prompts: int = 8) -> None:
@@ -164,7 +184,7 @@ def _write_report(
         curves=curves,
         sweep=sweep,
         facts=facts,
-        command=command_line(),
+        command=command_line(world.distribution.num_processes),
         config_yaml=dump_yaml(config),
     )
     write_training_report(outcome.report, report)
@@ -189,11 +209,11 @@ def _adapter_card(
         title=f"{Path(config.backbone).name}, reward backpropagation",
         base=config.backbone,
         method=f"reward backpropagation, {config.estimator.name} (arXiv:2309.17400, arXiv:2405.18991), "
-        f"{config.num_steps} optimiser steps, rewards: {', '.join(term.key for term in config.rewards)}",
-        command=command_line(),
+        f"{_steps_text(config, watch)}, rewards: {', '.join(term.key for term in config.rewards)}",
+        command=command_line(world.distribution.num_processes),
         data=f"{len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]}), no clips",
         config_hash=config_hash(config),
-        licence="apache-2.0",
+        licence=config.licence,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
         targets=config.lora.targets or world.backbone.spec.lora_targets,
@@ -215,12 +235,14 @@ def _card(
     suites = (world.suites.train, world.suites.validation, world.suites.test)
     return {
         "method": "reward_bp",
-        "command": command_line(),
+        "command": command_line(world.distribution.num_processes),
         "config_hash": config_hash(config),
         "base": config.backbone,
         "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in suites if suite is not None},
         "recommended_scale": outcome.scale,
+        "num_steps": _steps_taken(config, watch),
         "stopped_at": watch.stopped_at,
+        "best_step": watch.best_step,
         "alarms": [alarm.message for alarm in watch.alarms],
         "measured_on": outcome.prompts_name,
         "num_pairs": final.comparison.num_pairs,

@@ -43,7 +43,7 @@ def load_suites(config: RewardBpConfig) -> Suites:
     """Read the prompt files.
 
     Raises:
-        DataError: A file is missing, empty or malformed, or a validation or test prompt is also trained on.
+        DataError: A file is missing, empty or malformed, or two files share a prompt.
         ConfigError: More prompts are asked for than there are, or too few to measure the base's spread.
     """
     suites = Suites(
@@ -64,6 +64,11 @@ def load_suites(config: RewardBpConfig) -> Suites:
                 f"prompts.{name} shares {len(shared)} prompts with prompts.train, for example '{min(shared)}': remove "
                 "them from one file, a score on trained prompts proves nothing."
             )
+    if suites.test is not None and (shared := set(suites.test.prompts) & set(suites.validation.prompts)):
+        raise DataError(
+            f"prompts.test shares {len(shared)} prompts with prompts.validation, for example '{min(shared)}': remove "
+            "them from one file, the strength is chosen on validation prompts, so a test on them is not unseen."
+        )
     return suites
 
 
@@ -204,10 +209,9 @@ class World:
         """Return the score name of each term's counting dimension."""
         return [f"{t.key}/{t.dimension or t.reward.spec.dimensions[0]}" for t in self.rewards.trained.terms]
 
-    def rising_names(self) -> list[str]:
-        """Return those of `trained_names` whose higher values are better: what a gain may average."""
-        terms = self.rewards.trained.terms
-        return [name for term, name in zip(terms, self.trained_names(), strict=True) if term.weight > 0]
+    def trained_directions(self) -> dict[str, float]:
+        """Return the weight of each of `trained_names`; below 0 where lower values are better."""
+        return dict(zip(self.trained_names(), (term.weight for term in self.rewards.trained.terms), strict=True))
 
     def set_normalisation(self, statistics: Mapping[str, Normalisation]) -> None:
         """Train on the reward normalised by these statistics from now on."""

@@ -1,7 +1,7 @@
 """Base against adapter on the same prompts and the same noise, with paired intervals clustered by prompt."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,21 +114,25 @@ class Comparison:
         base = float(self.base[key][mask].mean())
         return float(self.adapter[key][mask].mean()) / base if base > 1e-12 else math.nan
 
-    def normalised_gain(self, keys: Sequence[str]) -> float:
+    def base_deviation(self, key: str) -> float:
+        """Return the standard deviation of the base's scores; 1 where they are constant."""
+        deviation = float(self.base[key][self.valid(key)].std())
+        return deviation if deviation > 1e-9 else 1.0
+
+    def normalised_gain(self, keys: Sequence[str] | Mapping[str, float]) -> float:
         """Return the mean over scores of the paired difference in standard deviations of the base's scores.
 
         Args:
-            keys: Scores to average, at least one; a constant base score counts in its own unit.
+            keys: Scores to average, at least one; a constant base score counts in its own unit. A mapping gives each
+                its direction: the gain of a score with a number below 0 is its fall.
         """
         if not keys:
             raise DataError("A gain needs at least one score: name the held-out or trained rewards.")
         gains = []
         for key in keys:
             mask = self.valid(key)
-            deviation = float(self.base[key][mask].std())
-            gains.append(
-                float((self.adapter[key] - self.base[key])[mask].mean()) / (deviation if deviation > 1e-9 else 1.0)
-            )
+            sign = -1.0 if isinstance(keys, Mapping) and keys[key] < 0 else 1.0
+            gains.append(sign * float((self.adapter[key] - self.base[key])[mask].mean()) / self.base_deviation(key))
         return float(np.mean(gains))
 
     def metrics(self, *, prefix: str = "validation") -> dict[str, float]:

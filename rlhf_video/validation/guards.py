@@ -26,6 +26,9 @@ class GuardConfig:
     """Most colour saturation; above it the adapter washes the clips in colour."""
     min_diversity_ratio: float = 0.6
     """Least mean distance between clips of one prompt; below it the adapter collapses to one clip per prompt."""
+    held_out_tolerance: float = 0.05
+    """Fall of a held-out reward that counts, in standard deviations of the base's scores: with many clips an interval
+    lies below zero for falls that nobody sees. It must exceed this, and its whole 95% interval lie below zero."""
     motion_score: str = "frame_difference/motion"
     """Score that measures motion."""
     saturation_score: str = "saturation/saturation"
@@ -43,6 +46,8 @@ class GuardConfig:
         for name, value in limits.items():
             if not (math.isfinite(value) and value > 0.0):
                 raise ConfigError(f"guards.{name}={value} is not a positive ratio: use for example 0.7 or 1.3.")
+        if not (math.isfinite(self.held_out_tolerance) and self.held_out_tolerance >= 0.0):
+            raise ConfigError(f"guards.held_out_tolerance={self.held_out_tolerance} must be 0 or more, such as 0.05.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def read_guards(
     Args:
         comparison: Paired scores; a score it lacks gives a reading "not measured", never a silent pass.
         config: Limits; the defaults where None.
-        held_out: Scores that were not trained on; one trips when its whole 95% interval lies below zero.
+        held_out: Scores that were not trained on; one trips when its whole 95% interval lies below zero and its mean
+            fell by more than `held_out_tolerance`.
     """
     config = config or GuardConfig()
     if not config.enabled:
@@ -105,8 +111,10 @@ def read_guards(
     ]
     for key in held_out:
         interval = comparison.change(key).difference
-        state: Literal["ok", "tripped"] = "tripped" if interval.is_below_zero else "ok"
-        readings.append(GuardReading("held-out", key, interval.mean, 0.0, "at least", state, _ADVICE["held-out"]))
+        limit = -config.held_out_tolerance * comparison.base_deviation(key)
+        fell = interval.is_below_zero and interval.mean < limit
+        state: Literal["ok", "tripped"] = "tripped" if fell else "ok"
+        readings.append(GuardReading("held-out", key, interval.mean, limit, "at least", state, _ADVICE["held-out"]))
     return tuple(readings)
 
 
@@ -125,7 +133,7 @@ def alarms_of(readings: Sequence[GuardReading]) -> tuple[Alarm, ...]:
             unit = "the change of" if reading.name == "held-out" else "the ratio to the base of"
             fact = f"Guard '{reading.name}': {unit} {reading.score} is {reading.value:.3f}, allowed is {reading.side} "
             alarms.append(
-                Alarm(reading.name, reading.value, reading.limit, f"{fact}{reading.limit:g}. {reading.advice}")
+                Alarm(reading.name, reading.value, reading.limit, f"{fact}{reading.limit:.3g}. {reading.advice}")
             )
     return tuple(alarms)
 

@@ -60,10 +60,11 @@ class HeldOutStop:
             return None
         held_out_fall = f"from {self.best_held_out:+.2f} (step {self.best_step}) to {held_out:+.2f}"
         trained_rise = f"from {self.trained_at_best:+.2f} to {trained:+.2f}"
+        best = f"The adapter of step {self.best_step} was better" if self.best_step else "The base was better"
         message = (
             f"Held-out reward fell {held_out_fall} while the trained one rose {trained_rise} (standard deviations of "
-            f"the base): the reward is being exploited. Use the checkpoint of step {self.best_step}, lower the "
-            "learning rate, raise the pull to the base, or train on more than one reward."
+            f"the base): the reward is being exploited. {best}: a run that stops here publishes its best "
+            "validated adapter. Lower the learning rate, raise the pull to the base, or train on more than one reward."
         )
         return Alarm("held-out stop", held_out, self.best_held_out - self.config.tolerance, message)
 

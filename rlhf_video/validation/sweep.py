@@ -1,6 +1,6 @@
 """Choose the adapter's strength: the best held-out gain among strengths whose guards hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rlhf_video.errors import ConfigError
@@ -51,7 +51,7 @@ def sweep_strength(
     compare_at: Callable[[float], Comparison],
     *,
     held_out: Sequence[str],
-    trained: Sequence[str] = (),
+    trained: Sequence[str] | Mapping[str, float] = (),
     scales: Sequence[float] = DEFAULT_SCALES,
     guards: GuardConfig | None = None,
 ) -> StrengthSweep:
@@ -60,7 +60,7 @@ def sweep_strength(
     Args:
         compare_at: Strength -> comparison with the base, same prompts and noise at each.
         held_out: Scores that choose: rewards that were not trained on.
-        trained: Scores shown beside them.
+        trained: Scores shown beside them; a mapping gives directions, as `Comparison.normalised_gain` takes them.
         scales: Strengths to try, each 0 or more; 0 is the base.
         guards: Limits; a strength that trips one is not recommended.
 

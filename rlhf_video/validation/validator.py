@@ -1,6 +1,6 @@
 """Drive a validation: generate the base once, the adapter at any strength, score both alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rlhf_video.validation.clips import Clips, Scores
 from rlhf_video.validation.comparison import Comparison
@@ -41,7 +41,7 @@ class Validator:
         self,
         *,
         held_out: Sequence[str],
-        trained: Sequence[str] = (),
+        trained: Sequence[str] | Mapping[str, float] = (),
         scales: Sequence[float] = DEFAULT_SCALES,
         guards: GuardConfig | None = None,
     ) -> StrengthSweep:

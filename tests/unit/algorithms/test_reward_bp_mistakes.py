@@ -135,6 +135,19 @@ def test_prompts_that_would_make_a_result_ambiguous(
         assert word in message
 
 
+def test_a_test_prompt_that_the_strength_is_chosen_on(command: Command, recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("a blue cube moving up\na red square moving left\n")
+    recipe["prompts"]["test"] = str(tmp_path / "test.txt")
+    assert "prompts.test shares 1 prompts with prompts.validation" in command()
+
+
+def test_prompts_that_changed_since_the_run_was_started(command: Command, tmp_path: Path) -> None:
+    assert command() == ""
+    with (tmp_path / "train.txt").open("a") as file:
+        file.write("a green cube moving up\n")
+    assert "prompts.train is not the one" in command("--resume", num_steps=3)
+
+
 def test_a_missing_prompt_file(command: Command, recipe: Recipe) -> None:
     recipe["prompts"]["validation"] = "no/such/file.txt"
     assert "Prompt file 'no/such/file.txt' does not exist" in command()

@@ -16,7 +16,7 @@ from rlhf_video.algorithms.reward_bp_outcome import Outcome
 from rlhf_video.algorithms.reward_bp_setup import prompt_batch
 from rlhf_video.data import write_video
 from rlhf_video.lora.files import read_adapter
-from rlhf_video.runtime import create_accelerator, read_metrics
+from rlhf_video.runtime import Distribution, create_accelerator, read_metrics
 from rlhf_video.settings import load_config
 from rlhf_video.validation import Validator
 
@@ -85,10 +85,11 @@ def test_a_run_raises_its_reward_and_writes_what_it_promises(recipe: Recipe, tmp
     assert card["recommended_scale"] in (0.0, 1.0)
 
 
-def test_resuming_is_bit_equal_to_a_straight_run(recipe: Recipe, tmp_path: Path) -> None:
-    straight = run(recipe, tmp_path / "straight", num_steps=4)
-    run(recipe, tmp_path / "resumed", num_steps=2)
-    resumed = run(recipe, tmp_path / "resumed", num_steps=4, resume=True)
+@pytest.mark.parametrize("every", [2, 3], ids=["validations line up", "the short run ends between two"])
+def test_resuming_is_bit_equal_to_a_straight_run(recipe: Recipe, tmp_path: Path, every: int) -> None:
+    straight = run(recipe, tmp_path / "straight", num_steps=4, validation__every=every)
+    run(recipe, tmp_path / "resumed", num_steps=2, validation__every=every)
+    resumed = run(recipe, tmp_path / "resumed", num_steps=4, validation__every=every, resume=True)
     assert distance(straight, resumed) == 0.0
     states = []
     for name in ("straight", "resumed"):
@@ -166,11 +167,50 @@ def test_over_optimising_trips_the_alarm_and_stops_the_run(recipe: Recipe, tmp_p
         validation__every=1,
         ema_decay=0.0,
         held_out_stop={"enabled": True, "tolerance": 0.05, "patience": 2},
+        licence="mit",
     )
     assert "held-out stop" in outcome.alarms
     steps = [line["step"] for line in read_metrics(tmp_path / "hacked") if "reward/total" in line]
     assert len(steps) < 12, "the run ended early"
-    assert json.loads((tmp_path / "hacked" / "card.json").read_text())["stopped_at"] is not None
+    card = json.loads((tmp_path / "hacked" / "card.json").read_text())
+    assert card["stopped_at"] == card["num_steps"] == len(steps)
+    assert 1 <= card["best_step"] < card["stopped_at"]
+    folder = tmp_path / "hacked" / "checkpoints" / f"step-{len(steps):06d}"
+    best = torch.load(folder / "watch.pt", weights_only=True)["best"]
+    assert is_same(adapter(outcome), best), "the best validated adapter is published"
+    text = (outcome.adapter / "README.md").read_text()
+    assert f"stopped after {len(steps)} of 12 optimiser steps, adapter of step {card['best_step']}" in text
+    assert "license: mit" in text
+
+
+def test_the_stop_works_where_lower_is_better_in_all_that_is_trained(recipe: Recipe, tmp_path: Path) -> None:
+    outcome = run(
+        recipe,
+        tmp_path / "signed",
+        rewards=[{"name": "saturation", "weight": -1.0}],
+        num_steps=4,
+        optim__learning_rate=0.1,
+        ema_decay=0.0,
+    )
+    lines = [line for line in read_metrics(outcome.adapter.parent) if "validation/trained_gain" in line]
+    difference = lines[-1]["validation/saturation/saturation/difference"]
+    assert difference is not None
+    assert difference * lines[-1]["validation/trained_gain"] < 0
+
+
+def test_the_main_process_decides(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process takes the main one's gains and strength, whatever it computed itself."""
+
+    def from_main(self: Distribution, value: object) -> object:
+        if isinstance(value, tuple):
+            return -5.0, 5.0
+        return 0.25 if isinstance(value, float) else value
+
+    monkeypatch.setattr(Distribution, "broadcast_object", from_main)
+    stop = {"enabled": True, "patience": 1}
+    outcome = run(recipe, tmp_path / "a", num_steps=4, validation__every=1, held_out_stop=stop)
+    assert outcome.scale == 0.25
+    assert len([line for line in read_metrics(tmp_path / "a") if "reward/total" in line]) == 1
 
 
 def test_data_anchor_trains_on_given_clips(recipe: Recipe, tmp_path: Path) -> None:

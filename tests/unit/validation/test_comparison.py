@@ -68,6 +68,7 @@ def test_gain_is_in_deviations_of_the_base() -> None:
     assert pairs.normalised_gain(["r/all"]) == pytest.approx(1.0 / pairs.base["r/all"].std(), rel=0.05)
     with pytest.raises(DataError, match="at least one score"):
         pairs.normalised_gain([])
+    assert pairs.normalised_gain({"r/all": -0.5}) == -pairs.normalised_gain({"r/all": 2.0})
 
 
 def test_table_shows_the_interval() -> None:

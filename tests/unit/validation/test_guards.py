@@ -46,6 +46,17 @@ def test_a_held_out_change_within_chance_does_not_trip() -> None:
     assert check_guards(pairs(held_out=-0.001), held_out=["held/all"]) == ()
 
 
+def test_a_sure_but_tiny_held_out_fall_does_not_trip() -> None:
+    sure = pairs()
+    sure.adapter["held/all"][:] = sure.base["held/all"] - 0.01 * sure.base["held/all"].std()
+    assert sure.change("held/all").difference.is_below_zero
+    assert check_guards(sure, held_out=["held/all"]) == ()
+    strict = GuardConfig(held_out_tolerance=0.0)
+    assert [alarm.name for alarm in check_guards(sure, strict, held_out=["held/all"])] == ["held-out"]
+    with pytest.raises(ConfigError, match="held_out_tolerance"):
+        GuardConfig(held_out_tolerance=-0.1)
+
+
 def test_what_is_not_measured_is_said_and_never_passes_as_ok() -> None:
     whole = pairs()
     keys = ["held/all"]

@@ -29,7 +29,8 @@ def test_the_message_names_the_step_to_go_back_to() -> None:
     stop.update(10, held_out=0.3, trained=0.4)
     alarm = stop.update(20, held_out=-0.3, trained=0.9)
     assert alarm is not None
-    assert "checkpoint of step 10" in alarm.message
+    assert "adapter of step 10 was better" in alarm.message
+    assert "checkpoint" not in alarm.message, "checkpoints may be deleted by then"
     assert "from +0.30 (step 10) to -0.30" in alarm.message
 
 
