@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
-from rlhf_video.algorithms.reward_bp_outcome import Outcome
+from rlhf_video.algorithms.reward_bp_outcome import Outcome, command_line
 from rlhf_video.algorithms.reward_bp_setup import prompt_batch
 from rlhf_video.data import write_video
 from rlhf_video.lora.files import read_adapter
@@ -211,6 +212,17 @@ def test_the_main_process_decides(recipe: Recipe, tmp_path: Path, monkeypatch: p
     outcome = run(recipe, tmp_path / "a", num_steps=4, validation__every=1, held_out_stop=stop)
     assert outcome.scale == 0.25
     assert len([line for line in read_metrics(tmp_path / "a") if "reward/total" in line]) == 1
+
+
+@pytest.mark.parametrize(("num_processes", "start"), [(1, "python"), (2, "accelerate launch --num_processes 2")])
+def test_the_card_names_the_command_as_launched(
+    monkeypatch: pytest.MonkeyPatch, num_processes: int, start: str
+) -> None:
+    words = ["rlhf_video/train_reward_bp.py", "seed=1", "sweep.scales=[0.5, 1]"]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-u", *words])
+    text = command_line(num_processes)
+    assert text == f"{start} rlhf_video/train_reward_bp.py seed=1 'sweep.scales=[0.5, 1]'"
 
 
 def test_data_anchor_trains_on_given_clips(recipe: Recipe, tmp_path: Path) -> None:
