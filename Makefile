@@ -40,8 +40,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable ".[dev,deepspeed]"
 	@touch $@
 
-quickstart: install ## Train the built-in model by reward backpropagation; prints the table and where the video grid lies
-	$(LAUNCH) rlhf_video/train_reward_bp.py
+quickstart: install ## Train the built-in model by reward backpropagation, or go on where it stopped; prints the table and where the video grid lies
+	$(LAUNCH) rlhf_video/train_reward_bp.py --resume
 
 test: install-dev ## Unit, property and CPU parity tests (minutes)
 	$(PYTEST) -m "not slow and not journey" $(PYTEST_ARGS)
