@@ -25,8 +25,8 @@ from torch import Tensor
 
 from rlhf_video.algorithms.gradient_estimators import Segment, backward_through
 from rlhf_video.backbones import VideoShape, meta_backbone
-from rlhf_video.backbones.base import BackboneSpec, Conditioning
-from rlhf_video.backbones.wan import WAN_LORA_TARGETS, WanBackbone
+from rlhf_video.backbones.base import Conditioning
+from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.diffusion.samplers import rollout, sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.lora import LoraConfig, attach
@@ -39,46 +39,28 @@ NUM_STEPS, GUIDANCE = 10, 5.0
 
 
 def sprite(device: torch.device) -> tuple[WanBackbone, VideoShape]:
-    """Build the sizes of the built-in world's model, batch 4."""
-    torch.manual_seed(0)
-    transformer = WanTransformer3DModel(
-        num_attention_heads=6, attention_head_dim=32, text_dim=96, ffn_dim=512, num_layers=6, rope_max_seq_len=256
-    )
-    vae = AutoencoderKLWan(
-        base_dim=32, dim_mult=[1, 2, 2], num_res_blocks=1, temperal_downsample=[True, True], is_residual=True,
-        in_channels=12, out_channels=12, patch_size=2,
-    )  # fmt: skip
-    spec = BackboneSpec(
-        model_class="WanPipeline", latent_channels=16, temporal_stride=4, spatial_stride=8, patch_size=(1, 2, 2), fps=8,
-        prediction="velocity", lora_targets=WAN_LORA_TARGETS, default_shift=3.0, text_length=32,
-    )  # fmt: skip
-    shape = VideoShape(batch=4, frames=21, height=64, width=64)
-    return _backbone(spec, transformer, vae, 96, torch.float32, device), shape
+    """Build the built-in world's model with random weights, batch 4."""
+    backbone = _random(ROOT / "assets" / "sprite-wan", torch.float32, device)
+    return backbone, VideoShape(batch=4, frames=21, height=64, width=64)
 
 
 def wan_1_3b(device: torch.device) -> tuple[WanBackbone, VideoShape]:
     """Build Wan 2.1 1.3B with random weights, bfloat16 transformer, at 480x832x81, batch 1, checkpointed blocks."""
-    folder = ROOT / "configs" / "backbones" / "wan2.1-t2v-1.3b"
-    with device:
-        torch.manual_seed(0)
-        transformer = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder / "transformer"))
-        vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae"))
-    backbone = _backbone(meta_backbone(folder).spec, transformer.bfloat16(), vae, 4096, torch.bfloat16, device)
+    backbone = _random(ROOT / "configs" / "backbones" / "wan2.1-t2v-1.3b", torch.bfloat16, device)
     backbone.set_gradient_checkpointing(True)
     return backbone, VideoShape(batch=1, frames=81, height=480, width=832)
 
 
-def _backbone(
-    spec: BackboneSpec,
-    transformer: WanTransformer3DModel,
-    vae: AutoencoderKLWan,
-    text_width: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> WanBackbone:
+def _random(folder: Path, dtype: torch.dtype, device: torch.device) -> WanBackbone:
+    """Build the model that a folder's config files describe."""
+    with device:
+        torch.manual_seed(0)
+        config = WanTransformer3DModel.load_config(folder / "transformer")
+        transformer = WanTransformer3DModel.from_config(config)
+        vae = AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae"))
     return WanBackbone(
-        spec=spec, transformers={"transformer": transformer.to(device)}, vae=vae.to(device), prompts=None,
-        text_width=text_width, boundary_sigma=None, dtype=dtype, device=device,
+        spec=meta_backbone(folder).spec, transformers={"transformer": transformer.to(dtype)}, vae=vae, prompts=None,
+        text_width=config["text_dim"], boundary_sigma=None, dtype=dtype, device=device,
     )  # fmt: skip
 
 
