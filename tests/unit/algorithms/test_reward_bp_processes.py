@@ -14,7 +14,7 @@ from torch import Tensor
 from rlhf_video.lora.files import read_adapter
 from rlhf_video.testing import tiny_wan_pipeline
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = (
     *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
