@@ -15,13 +15,13 @@ from diffusers import AutoencoderKLWan
 from rlhf_video.sprites.pretrain import cards
 from rlhf_video.sprites.pretrain.clip_pool import rendered_groups
 from rlhf_video.sprites.pretrain.generated import generated_pool
-from rlhf_video.sprites.pretrain.rewards import RECIPES, RewardRecipe, save_reward, train_reward, untrained
+from rlhf_video.sprites.pretrain.rewards import RECIPES, RewardRecipe, contrast, save_reward, train_reward, untrained
 from rlhf_video.sprites.pretrain.transformer import save_pipeline, train_transformer
 from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
 from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
-VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 900, 4600, 8_000
+VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 4500, 6000, 8_000
 WARMUP_STEPS = {"sprite-clip": 600, "sprite-clip-heldout": 300, "sprite-motion": 300}
 REWARD_STEPS = 300
 
@@ -80,13 +80,13 @@ def _transformer(flags: argparse.Namespace) -> None:
 
 
 def _warmup(flags: argparse.Namespace) -> None:
-    """Rewards learn on rendered clips first; needs no generator."""
+    """Rewards match rendered clips with captions first; needs no generator."""
     held_out = rendered_groups(np.random.default_rng(12), "validation", 75)
     for recipe in _chosen(flags):
         model = untrained(recipe, held_out, flags.work, device=flags.device)
-        train_reward(
+        contrast(
             recipe, model, flags.work / f"{recipe.name}-warmup.pt",
-            held_out=held_out, generated=None, num_steps=WARMUP_STEPS[recipe.name], learning_rate=5e-4,
+            held_out=held_out, num_steps=WARMUP_STEPS[recipe.name],
         )  # fmt: skip
         save_reward(flags.work / f"{recipe.name}-warmup", model)
 
@@ -100,7 +100,7 @@ def _rewards(flags: argparse.Namespace) -> None:
         reward = type(recipe.build()).from_pretrained(flags.work / f"{recipe.name}-warmup").to(flags.device)
         record = train_reward(
             recipe, reward, flags.work / f"{recipe.name}.pt",
-            held_out=held_out, generated=generated, num_steps=REWARD_STEPS, learning_rate=3e-4,
+            held_out=held_out, generated=generated, num_steps=REWARD_STEPS,
         )  # fmt: skip
         save_reward(flags.assets / recipe.name, reward.cpu())
         _keep_record(flags, recipe.name, record)

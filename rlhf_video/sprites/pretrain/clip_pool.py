@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
-from rlhf_video.sprites.renderer import NUM_FRAMES, render
+from rlhf_video.sprites.renderer import FPS, NUM_FRAMES, render
 from rlhf_video.sprites.verifier import ClipReading, judge_reading, reading_of
 
 VOTE_SHARPNESS = 10.0
@@ -67,13 +67,15 @@ class ClipPool:
         return by_scene
 
 
-def rendered_groups(rng: np.random.Generator, split: Split, count: int, *, num_frames: int = NUM_FRAMES) -> ClipPool:
+def rendered_groups(
+    rng: np.random.Generator, split: Split, count: int, *, num_frames: int = NUM_FRAMES, fps: float = FPS
+) -> ClipPool:
     """Render `count` groups: a scene of the split, and scenes that differ from it in one attribute."""
     generator = random_scenes(split, rng, two_object_share=0.35)
     scenes: list[Scene] = []
     for anchor in itertools.islice(generator, count):
         scenes += [anchor, *(swap_one_attribute(anchor, rng) for _ in range(GROUP - 1))]
-    video = render(scenes, rng.integers(2**31, size=len(scenes)).tolist(), num_frames=num_frames)
+    video = render(scenes, rng.integers(2**31, size=len(scenes)).tolist(), num_frames=num_frames, fps=fps)
     return ClipPool((video * 255).round().byte(), tuple(scenes), tuple(map(reading_of, scenes)))
 
 

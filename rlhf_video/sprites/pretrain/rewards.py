@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XC
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
 from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
+from rlhf_video.sprites.renderer import FPS, NUM_FRAMES
 from rlhf_video.sprites.verifier import ATTRIBUTES
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 STILL_ATTRIBUTES = ("colour", "shape", "background")
 """What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
 TEXT_TOKENS = 32
+STILLS = 4
+"""Moments of a clip that an image reward's pictures are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
 
 
 RECIPES = (
-    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=64, frames=1),
-    RewardRecipe("sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=64, frames=1),
+    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=128, frames=1),
+    RewardRecipe("sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=128, frames=1),
     RewardRecipe("sprite-motion", lambda: _xclip(**MOTION_TOWER), ATTRIBUTES, seed=37, num_clips=32, frames=None),
 )
 
@@ -116,7 +119,6 @@ def train_reward(
     held_out: ClipPool,
     generated: ClipPool | None,
     num_steps: int,
-    learning_rate: float,
 ) -> dict[str, object]:
     """Train a reward in place on votes by Bradley-Terry (PickScore's objective); measure it on unseen combinations.
 
@@ -127,7 +129,6 @@ def train_reward(
         held_out: Clips of validation combinations.
         generated: Generated clips of train combinations for half of every batch; None trains on rendered ones alone.
         num_steps: Optimiser steps.
-        learning_rate: Peak step size.
 
     Returns:
         The record (history holds agreement with the verifier).
@@ -152,31 +153,61 @@ def train_reward(
         wins, losses = (logits[torch.from_numpy(prompt), torch.from_numpy(clip)] for clip in (winner, loser))
         return -functional.logsigmoid(wins - losses).mean()
 
-    def validate() -> dict[str, float]:
-        return agreement(model, held_out, recipe.attributes)
+    return fit(
+        model, loss_at, num_steps=num_steps, muon_rate=1e-3, adamw_rate=3e-4,
+        state_file=state_file, inputs=fingerprint(model),
+        validate=lambda: agreement(model, held_out, recipe.attributes),
+        validate_every=200, ema_decay=0.99, autocast=False, warmup=30,
+    )  # fmt: skip
+
+
+def contrast(
+    recipe: RewardRecipe, model: PreTrainedModel, state_file: Path, *, held_out: ClipPool, num_steps: int
+) -> dict[str, object]:
+    """Train a reward in place to match rendered clips with their captions by CLIP's loss (arXiv:2103.00020).
+
+    What people vote on is learned afterwards, as PickScore and HPS start from CLIP. Captions of one group differ in one
+    attribute, so that shape and motion count as much as colour.
+    """
+    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
+    # Stills at moments all over the clip, or the whole clip.
+    timing = (
+        {"num_frames": NUM_FRAMES}
+        if recipe.frames is None
+        else {"num_frames": STILLS, "fps": STILLS * FPS / NUM_FRAMES}
+    )
+
+    def loss_at(step: int) -> Tensor:
+        rng = np.random.default_rng((recipe.seed, 1, step))
+        clips = rendered_groups(rng, "train", recipe.num_clips // GROUP, **timing)
+        prompts = [scene.prompt for scene in clips.scenes]
+        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+        video = clips.videos.to(device).float() / 255
+        if recipe.frames is not None:
+            video = video[torch.arange(len(video)), torch.from_numpy(rng.integers(STILLS, size=len(video)))][:, None]
+        logits = score_matrix(model, video, tokens.input_ids.to(device))
+        own = torch.arange(len(logits), device=device)
+        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
     return fit(
-        model, loss_at, num_steps=num_steps, learning_rate=learning_rate,
+        model, loss_at, num_steps=num_steps, muon_rate=2e-3, adamw_rate=1e-3,
         state_file=state_file, inputs=fingerprint(model),
-        validate=validate,
-        validate_every=200, ema_decay=0.99, weight_decay=0.05, autocast=False, warmup=30,
+        validate=lambda: agreement(model, held_out, recipe.attributes),
+        validate_every=200, ema_decay=0.99, autocast=False, warmup=50,
     )  # fmt: skip
 
 
 def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
-    """Return the model of a recipe before its votes; an X-CLIP starts from an image CLIP.
+    """Return the model of a recipe before its clips; an X-CLIP starts from an image CLIP, as its authors did.
 
-    From nothing it does not leave chance level (docs/log.md); its authors start from CLIP, too (arXiv:2208.02816).
+    From nothing it does not leave chance level (docs/log.md; arXiv:2208.02816 starts from CLIP, too).
     """
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
-        image = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=96, frames=1)
+        image = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=128, frames=1)
         tower = image.build().to(device)
-        train_reward(
-            image, tower, work / f"{recipe.name}-image.pt",
-            held_out=held_out, generated=None, num_steps=IMAGE_STEPS, learning_rate=1e-3,
-        )  # fmt: skip
+        contrast(image, tower, work / f"{recipe.name}-image.pt", held_out=held_out, num_steps=IMAGE_STEPS)
         renamed = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in tower.state_dict().items()}
         own = model.state_dict()
         shared = {name: value for name, value in renamed.items() if name in own and own[name].shape == value.shape}
