@@ -36,7 +36,7 @@ from rlhf_video.algorithms.gradient_estimators import (
 )
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner, StepMetrics
-from rlhf_video.algorithms.reward_bp_outcome import Outcome, finish
+from rlhf_video.algorithms.reward_bp_outcome import Outcome, finish, finished_outcome
 from rlhf_video.algorithms.reward_bp_setup import World, open_world, prompt_batch
 from rlhf_video.algorithms.reward_bp_watch import Watch
 from rlhf_video.diffusion.samplers import rollout
@@ -64,6 +64,8 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     Raises:
         RlhfVideoError, RewardError: The user's input does not fit; nothing was trained.
     """
+    if resume and (finished := finished_outcome(config)) is not None:
+        return finished  # the test prompts are measured once
     distribution = Distribution(accelerator)
     config.batch.micro_batches(distribution.shard_indices(config.batch.global_prompts))
     config.data_anchor.check_share(distribution.num_processes)

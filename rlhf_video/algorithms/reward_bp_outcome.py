@@ -1,5 +1,6 @@
 """The end of a run: strength sweep, the one comparison on test prompts, adapter, card, report and table."""
 
+import json
 import logging
 import shlex
 import sys
@@ -10,7 +11,7 @@ import torch
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner
-from rlhf_video.algorithms.reward_bp_setup import World
+from rlhf_video.algorithms.reward_bp_setup import World, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
@@ -88,6 +89,28 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
         _write_report(outcome, config, world, watch, run, final, sweep)
         run.write_card(_card(config, world, watch, outcome, final, sweep))
     return outcome
+
+
+def finished_outcome(config: RewardBpConfig) -> Outcome | None:
+    """Return what a finished run of this very config left in `config.output_dir`; None where there is none."""
+    run = Path(config.output_dir)
+    file = run / "card.json"
+    if not file.exists():
+        return None
+    card = json.loads(file.read_text())
+    suites = load_suites(config)
+    prompts = {suite.sha256 for suite in (suites.train, suites.validation, suites.test) if suite is not None}
+    if card["config_hash"] != config_hash(config) or {entry["sha256"] for entry in card["prompts"].values()} != prompts:
+        return None
+    return Outcome(
+        adapter=run / "adapter",
+        report=run / "report.html",
+        grid=run / "samples" / "grid.png",
+        scale=card["recommended_scale"],
+        table=card["table"],
+        alarms=tuple(card["alarm_names"]),
+        prompts_name=card["measured_on"],
+    )
 
 
 def command_line(num_processes: int = 1) -> str:
@@ -244,6 +267,7 @@ def _card(
         "stopped_at": watch.stopped_at,
         "best_step": watch.best_step,
         "alarms": [alarm.message for alarm in watch.alarms],
+        "alarm_names": outcome.alarms,
         "measured_on": outcome.prompts_name,
         "num_pairs": final.comparison.num_pairs,
         "num_prompts": final.comparison.num_prompts,

@@ -1,4 +1,4 @@
-"""`make quickstart` says --resume: a finished run that is started again takes no step and shows its table again."""
+"""`make quickstart` says --resume: a finished run that is started again measures nothing and shows its table again."""
 
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from rlhf_video.runtime import read_metrics
 from rlhf_video.train_reward_bp import main
 
 
+def _not_again(*_: object) -> None:
+    raise AssertionError("a finished run loads no model")
+
+
 def test_a_finished_run_shows_its_table_again(
     recipe: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -20,6 +24,7 @@ def test_a_finished_run_shows_its_table_again(
     seen = []
     for _ in range(2):
         main()
+        monkeypatch.setattr("rlhf_video.algorithms.reward_bp.open_world", _not_again)
         seen.append((capsys.readouterr().out, read_metrics(run), read_adapter(adapter_file(run / "adapter"))[0]))
     assert "| score" in seen[0][0]
     assert seen[0][:2] == seen[1][:2]

@@ -147,6 +147,14 @@ def test_every_estimator_trains(recipe: Recipe, tmp_path: Path, name: str) -> No
     assert any(bool((value != 0).any()) for key, value in adapter(outcome).items() if "lora_B" in key)
 
 
+def test_a_bfloat16_base_trains_the_float32_adapter_in_the_same_direction(recipe: Recipe, tmp_path: Path) -> None:
+    exact = adapter(run(recipe, tmp_path / "exact"))
+    mixed = adapter(run(recipe, tmp_path / "mixed", precision="bfloat16"))
+    assert {value.dtype for value in mixed.values()} == {torch.float32}
+    one, other = (torch.cat([value.flatten() for key, value in a.items() if "lora_B" in key]) for a in (exact, mixed))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.9
+
+
 def test_pull_keeps_the_adapter_nearer_to_the_base(recipe: Recipe, tmp_path: Path) -> None:
     free = run(recipe, tmp_path / "free", num_steps=4)
     pulled = run(recipe, tmp_path / "pulled", num_steps=4, pull__weight=1000.0)

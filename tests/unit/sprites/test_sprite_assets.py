@@ -48,7 +48,7 @@ def test_the_vae_does_what_was_measured() -> None:
 @pytest.mark.parametrize("name", ["sprite-clip", "sprite-clip-heldout", "sprite-motion"])
 def test_a_reward_prefers_the_clip_that_fits_the_prompt(name: str) -> None:
     reward = (VideoText if name == "sprite-motion" else ClipPreference)(f"assets/{name}")
-    scenes = list(islice(random_scenes("test", np.random.default_rng(6), two_object_share=0.0), 24))
+    scenes = list(islice(random_scenes("validation", np.random.default_rng(6), two_object_share=0.0), 24))
     video = render(scenes, range(24))
     prompts = [scene.prompt for scene in scenes]
     with torch.no_grad():
