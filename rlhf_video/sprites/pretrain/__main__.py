@@ -22,8 +22,8 @@ from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
 VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 4500, 6000, 8_000
-WARMUP_STEPS = {"sprite-clip": 600, "sprite-clip-heldout": 300, "sprite-motion": 300}
-REWARD_STEPS = 300
+WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 600}
+REWARD_STEPS, POOL_CLIPS, HELD_OUT_CLIPS = 300, 512, 192
 
 
 def main() -> None:
@@ -94,9 +94,9 @@ def _warmup(flags: argparse.Namespace) -> None:
 def _rewards(flags: argparse.Namespace) -> None:
     """Then on what the model generates, or they are fooled at once."""
     model, clips = flags.assets / "sprite-wan", flags.work / "clips"
-    generated = generated_pool(model, "train", 1600, seed=13, work=clips, device=flags.device)
-    held_out = generated_pool(model, "validation", 256, seed=14, work=clips, device=flags.device)
+    held_out = generated_pool(model, "validation", HELD_OUT_CLIPS, seed=14, work=clips, device=flags.device)
     for recipe in _chosen(flags):
+        generated = generated_pool(model, "train", POOL_CLIPS, seed=recipe.pool, work=clips, device=flags.device)
         reward = type(recipe.build()).from_pretrained(flags.work / f"{recipe.name}-warmup").to(flags.device)
         record = train_reward(
             recipe, reward, flags.work / f"{recipe.name}.pt",

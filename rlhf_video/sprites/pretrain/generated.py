@@ -36,7 +36,7 @@ def generated_pool(folder: Path, split: Split, count: int, *, seed: int, work: P
     work.mkdir(parents=True, exist_ok=True)
     videos = []
     for start in range(0, count, 32):
-        file = work / f"generated-{split}-{start}.pt"
+        file = work / f"{split}-{seed}-{start}.pt"
         if not file.exists():
             guidance = GUIDANCES[(start // 32) % len(GUIDANCES)]
             videos.append(

@@ -2,9 +2,10 @@
 
 import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
+from rlhf_video.sprites.grammar import Scene
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
-from rlhf_video.sprites.pretrain.loop import fingerprint, fit
+from rlhf_video.sprites.pretrain.loop import bfloat16_linears, fingerprint, fit
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
 from rlhf_video.sprites.renderer import FPS, NUM_FRAMES
 from rlhf_video.sprites.verifier import ATTRIBUTES
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 STILL_ATTRIBUTES = ("colour", "shape", "background")
 """What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
 TEXT_TOKENS = 32
+VOTE_CLIPS = 48
+"""Clips per step of voting; half are generated."""
 STILLS = 4
 """Moments of a clip that an image reward's pictures are drawn from."""
 
@@ -36,12 +40,14 @@ class RewardRecipe:
     attributes: tuple[str, ...]
     seed: int
     num_clips: int
-    """Clips per optimiser step; every one's prompt is voted on."""
+    """Clips per step of the warm-up, each against the captions of all."""
     frames: int | None
     """Random frames per clip in training; None for all."""
+    pool: int
+    """Seed of the generated clips it learns from; the held-out reward sees others than the trained ones."""
 
 
-IMAGE_STEPS = 350
+IMAGE_STEPS = 400
 MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
 
 
@@ -105,9 +111,13 @@ def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
 
 
 RECIPES = (
-    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=128, frames=1),
-    RewardRecipe("sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=128, frames=1),
-    RewardRecipe("sprite-motion", lambda: _xclip(**MOTION_TOWER), ATTRIBUTES, seed=37, num_clips=32, frames=None),
+    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=128, frames=1, pool=13),
+    RewardRecipe(
+        "sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=128, frames=1, pool=15
+    ),
+    RewardRecipe(
+        "sprite-motion", lambda: _xclip(**MOTION_TOWER), ATTRIBUTES, seed=37, num_clips=32, frames=None, pool=13
+    ),
 )
 
 
@@ -117,7 +127,7 @@ def train_reward(
     state_file: Path,
     *,
     held_out: ClipPool,
-    generated: ClipPool | None,
+    generated: ClipPool,
     num_steps: int,
 ) -> dict[str, object]:
     """Train a reward in place on votes by Bradley-Terry (PickScore's objective); measure it on unseen combinations.
@@ -127,38 +137,30 @@ def train_reward(
         model: What to train, on its device.
         state_file: Progress file.
         held_out: Clips of validation combinations.
-        generated: Generated clips of train combinations for half of every batch; None trains on rendered ones alone.
+        generated: Generated clips of train combinations for half of every batch; the other half is rendered.
         num_steps: Optimiser steps.
 
     Returns:
         The record (history holds agreement with the verifier).
     """
-    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
-    num_groups = recipe.num_clips // GROUP
+    device, num_groups = next(model.parameters()).device, VOTE_CLIPS // GROUP // 2
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, step))
-        if generated is None:
-            clips = rendered_groups(rng, "train", num_groups)
-        else:
-            clips = rendered_groups(rng, "train", num_groups // 2) + generated.groups(rng, num_groups - num_groups // 2)
-        scores = clips.scores(clips.scenes, recipe.attributes)
-        prompt, winner, loser = votes(scores, rng, pairs_per_prompt=recipe.num_clips)
-        video = clips.videos
-        if recipe.frames is not None:
-            video = video[:, torch.from_numpy(rng.permutation(video.shape[1])[: recipe.frames])]
-        prompts = [scene.prompt for scene in clips.scenes]
-        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
-        logits = score_matrix(model, video.to(device).float() / 255, tokens.input_ids.to(device))
+        rendered = rendered_groups(rng, "train", num_groups, **_timing(recipe))
+        clips = _seen(recipe, rendered, rng) + _seen(recipe, generated.groups(rng, num_groups), rng)
+        prompt, winner, loser = votes(clips.scores(clips.scenes, recipe.attributes), rng, pairs_per_prompt=VOTE_CLIPS)
+        logits = score_matrix(model, clips.videos.to(device).float() / 255, _token_ids(clips.scenes, device))
         wins, losses = (logits[torch.from_numpy(prompt), torch.from_numpy(clip)] for clip in (winner, loser))
         return -functional.logsigmoid(wins - losses).mean()
 
-    return fit(
-        model, loss_at, num_steps=num_steps, muon_rate=1e-3, adamw_rate=3e-4,
-        state_file=state_file, inputs=fingerprint(model),
-        validate=lambda: agreement(model, held_out, recipe.attributes),
-        validate_every=200, ema_decay=0.99, autocast=False, warmup=30,
-    )  # fmt: skip
+    with bfloat16_linears(model):
+        return fit(
+            model, loss_at, num_steps=num_steps, muon_rate=1e-3, adamw_rate=3e-4,
+            state_file=state_file, inputs=fingerprint(model),
+            validate=lambda: agreement(model, held_out, recipe.attributes),
+            validate_every=200, ema_decay=0.99, autocast=False, warmup=30,
+        )  # fmt: skip
 
 
 def contrast(
@@ -169,32 +171,42 @@ def contrast(
     What people vote on is learned afterwards, as PickScore and HPS start from CLIP. Captions of one group differ in one
     attribute, so that shape and motion count as much as colour.
     """
-    tokenizer, device = sprite_tokenizer(), next(model.parameters()).device
-    # Stills at moments all over the clip, or the whole clip.
-    timing = (
-        {"num_frames": NUM_FRAMES}
-        if recipe.frames is None
-        else {"num_frames": STILLS, "fps": STILLS * FPS / NUM_FRAMES}
-    )
+    device = next(model.parameters()).device
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, 1, step))
-        clips = rendered_groups(rng, "train", recipe.num_clips // GROUP, **timing)
-        prompts = [scene.prompt for scene in clips.scenes]
-        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
-        video = clips.videos.to(device).float() / 255
-        if recipe.frames is not None:
-            video = video[torch.arange(len(video)), torch.from_numpy(rng.integers(STILLS, size=len(video)))][:, None]
-        logits = score_matrix(model, video, tokens.input_ids.to(device))
+        clips = _seen(recipe, rendered_groups(rng, "train", recipe.num_clips // GROUP, **_timing(recipe)), rng)
+        logits = score_matrix(model, clips.videos.to(device).float() / 255, _token_ids(clips.scenes, device))
         own = torch.arange(len(logits), device=device)
         return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
-    return fit(
-        model, loss_at, num_steps=num_steps, muon_rate=2e-3, adamw_rate=1e-3,
-        state_file=state_file, inputs=fingerprint(model),
-        validate=lambda: agreement(model, held_out, recipe.attributes),
-        validate_every=200, ema_decay=0.99, autocast=False, warmup=50,
-    )  # fmt: skip
+    with bfloat16_linears(model):
+        return fit(
+            model, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=1e-3,
+            state_file=state_file, inputs=fingerprint(model),
+            validate=lambda: agreement(model, held_out, recipe.attributes),
+            validate_every=200, ema_decay=0.99, autocast=False, warmup=50,
+        )  # fmt: skip
+
+
+def _timing(recipe: RewardRecipe) -> dict[str, Any]:
+    """Return how many frames of its clips are drawn: all, or a few stills from beginning to end."""
+    return {} if recipe.frames is None else {"num_frames": STILLS, "fps": STILLS * FPS / NUM_FRAMES}
+
+
+def _seen(recipe: RewardRecipe, clips: ClipPool, rng: np.random.Generator) -> ClipPool:
+    """Return the clips as the reward sees them in training: whole, or one random frame of each."""
+    if recipe.frames is None:
+        return clips
+    count, num_frames = clips.videos.shape[:2]
+    chosen = torch.from_numpy(rng.integers(num_frames, size=(count, recipe.frames)))
+    return replace(clips, videos=clips.videos[torch.arange(count)[:, None], chosen])
+
+
+def _token_ids(scenes: Sequence[Scene], device: torch.device) -> Tensor:
+    prompts = [scene.prompt for scene in scenes]
+    tokens = sprite_tokenizer()(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+    return tokens.input_ids.to(device)
 
 
 def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: str) -> PreTrainedModel:
@@ -205,7 +217,9 @@ def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: s
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
-        image = RewardRecipe("", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=128, frames=1)
+        image = RewardRecipe(
+            "", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=128, frames=1, pool=0
+        )
         tower = image.build().to(device)
         contrast(image, tower, work / f"{recipe.name}-image.pt", held_out=held_out, num_steps=IMAGE_STEPS)
         renamed = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in tower.state_dict().items()}
@@ -247,17 +261,15 @@ def agreement(
 
     A pair counts for an attribute when the verifier tells the two clips apart in that attribute and in no other.
     """
-    tokenizer, device, rng = sprite_tokenizer(), next(model.parameters()).device, np.random.default_rng(0)
+    device, rng = next(model.parameters()).device, np.random.default_rng(0)
     agreed: dict[str, list[float]] = {"agreement": [], **{attribute: [] for attribute in attributes}}
     for _ in range(num_batches):
         clips = pool.groups(rng, 8)
         scenes = clips.scenes[::GROUP]
-        prompts = [scene.prompt for scene in scenes]
-        tokens = tokenizer(prompts, padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
         video = clips.videos.to(device).float() / 255
         if not isinstance(model, XCLIPModel):
             video = video[:, ::4]
-        score = score_matrix(model, video, tokens.input_ids.to(device)).cpu().numpy()
+        score = score_matrix(model, video, _token_ids(scenes, device)).cpu().numpy()
         truth = clips.scores(scenes, attributes)
         single = {attribute: clips.scores(scenes, (attribute,)) for attribute in attributes}
         for prompt in range(len(scenes)):
