@@ -1,4 +1,7 @@
-"""Measure the built-in model on validation combinations: `python -m rlhf_video.sprites.measure` (measured.json)."""
+"""Measure the built-in model on validation combinations: `python -m rlhf_video.sprites.measure`.
+
+Writes assets/sprite-wan/measured.json and the README's contact sheet, docs/images/sprite-wan.png.
+"""
 
 import json
 from itertools import islice
@@ -9,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from rlhf_video.backbones import load_backbone
+from rlhf_video.data import contact_sheet
 from rlhf_video.sprites.grammar import Scene, parse_prompt, random_scenes
 from rlhf_video.sprites.pretrain.generated import generate_clips
 from rlhf_video.sprites.pretrain.vae import reconstruct
@@ -20,7 +24,7 @@ MODEL = Path("assets/sprite-wan")
 GUIDANCE, NUM_STEPS = 5.0, 10
 
 
-def measure_vae(folder: Path = MODEL, *, num_clips: int = 40) -> dict[str, float]:
+def measure_vae(folder: Path = MODEL, *, num_clips: int = 120) -> dict[str, float]:
     """Return the round trip's PSNR in dB and the share of clips whose every attribute survives it."""
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae")
     scenes = list(islice(random_scenes("validation", np.random.default_rng(5), two_object_share=0.33), num_clips))
@@ -31,8 +35,14 @@ def measure_vae(folder: Path = MODEL, *, num_clips: int = 40) -> dict[str, float
     return {"vae_psnr_db": round(float(psnr.mean()), 2), **{f"vae_round_trip/{k}": v for k, v in shares.items()}}
 
 
-def measure_base(folder: Path = MODEL, *, clips_per_prompt: int = 2) -> dict[str, float]:
-    """Return the share of right clips per attribute on the validation prompts, at the default sampler."""
+def measure_base(folder: Path = MODEL, *, clips_per_prompt: int = 2, sheet: Path | None = None) -> dict[str, float]:
+    """Return the share of right clips per attribute on the validation prompts, at the default sampler.
+
+    Args:
+        folder: The model.
+        clips_per_prompt: Clips per prompt.
+        sheet: Where a contact sheet of a few of the clips goes; None draws none.
+    """
     backbone = load_backbone(folder)
     scenes = tuple(parse_prompt(prompt) for prompt in suite("validation"))
     clips = torch.cat(
@@ -42,6 +52,9 @@ def measure_base(folder: Path = MODEL, *, clips_per_prompt: int = 2) -> dict[str
             for i in range(0, len(scenes), 15)
         ]
     )
+    if sheet is not None:
+        shown = range(0, len(scenes), len(scenes) // 8)
+        contact_sheet([clips[i].float() / 255 for i in shown], sheet, labels=[scenes[i].prompt for i in shown])
     verdicts = judge_clips(clips.float() / 255, scenes * clips_per_prompt)
     return {f"base/{key}": share for key, share in _shares(verdicts, list(scenes) * clips_per_prompt).items()}
 
@@ -55,5 +68,5 @@ def _shares(verdicts: list[Verdict], scenes: list[Scene]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    measured = {**measure_vae(), **measure_base()}
+    measured = {**measure_vae(), **measure_base(sheet=Path("docs/images/sprite-wan.png"))}
     (MODEL / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")

@@ -1,0 +1,45 @@
+"""Every adapter in adapters/ is loaded by plain diffusers, changes the clip, and is gone once unloaded."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanPipeline
+from safetensors import safe_open
+
+ADAPTERS = sorted(path.parent for path in Path("adapters").glob("*/pytorch_lora_weights.safetensors"))
+
+
+def _clip(pipeline: WanPipeline) -> torch.Tensor:
+    frames: torch.Tensor = pipeline(
+        "a red circle moving left on a navy background", height=64, width=64, num_frames=21, num_inference_steps=3,
+        generator=torch.Generator().manual_seed(0), output_type="latent",
+    ).frames  # fmt: skip
+    return frames
+
+
+def test_the_adapters_of_the_readme_are_there() -> None:
+    assert [path.name for path in ADAPTERS] == ["sprite-wan-reward-bp"]
+
+
+@pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
+def test_plain_diffusers_loads_it(folder: Path) -> None:
+    with safe_open(folder / "pytorch_lora_weights.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    pipeline = WanPipeline.from_pretrained(json.loads(metadata["rlhf_video"])["base"])
+    pipeline.set_progress_bar_config(disable=True)
+    base = _clip(pipeline)
+    pipeline.load_lora_weights(folder)
+    adapted = _clip(pipeline)
+    assert torch.isfinite(adapted).all()
+    assert (adapted - base).abs().mean() > 1e-3
+    pipeline.unload_lora_weights()
+    assert torch.equal(_clip(pipeline), base)
+
+
+@pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
+def test_its_card_says_how_it_was_made_and_what_it_gained(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    for part in ("train_reward_bp.py", "judge/all", "unseen test prompts", "config"):
+        assert part in card
