@@ -68,6 +68,8 @@ class WanBackbone(VideoBackbone):
         self._text_width = text_width
         for module in (*transformers.values(), vae):
             module.requires_grad_(False).eval()
+        if device.type == "cpu":
+            vae.to(memory_format=torch.channels_last_3d)  # convolutions a quarter faster; on GPUs cuDNN chooses itself
         statistics = [
             torch.tensor(values).view(1, -1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std)
         ]
