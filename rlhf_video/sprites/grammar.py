@@ -20,8 +20,10 @@ Shape = Literal["circle", "square", "triangle", "cross"]
 Motion = Literal["moving left", "moving right", "moving up", "moving down", "standing still", "pulsing", "circling"]
 Background = Literal["black", "navy", "gray", "brown", "teal"]
 Split = Literal["train", "validation", "test"]
+Attribute = Literal["colour", "shape", "motion", "background"]
 _Word = TypeVar("_Word", bound=str)
 
+_ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 MOTIONS: tuple[Motion, ...] = get_args(Motion)
@@ -132,22 +134,26 @@ def random_scenes(split: Split, rng: np.random.Generator, *, two_object_share: f
             yield scene
 
 
-def swap_one_attribute(scene: Scene, rng: np.random.Generator) -> Scene:
+def swap_one_attribute(scene: Scene, rng: np.random.Generator, *, attribute: Attribute | None = None) -> Scene:
     """Return a scene of the same split with one attribute of one object, or the background, replaced by another value.
 
     Caption noise, and pairs of clips that differ in one thing: what trains must stay within its combinations. The few
     scenes without such a neighbour (some of the small splits) are returned as they are.
+
+    Args:
+        scene: Where to start.
+        rng: Source of randomness.
+        attribute: Which one; a random one for None.
     """
     for _ in range(40):
-        swapped = _swap(scene, rng)
+        swapped = _swap(scene, rng, attribute or _ATTRIBUTES[rng.integers(4)])
         if swapped.split == scene.split:
             return swapped
     return scene
 
 
-def _swap(scene: Scene, rng: np.random.Generator) -> Scene:
+def _swap(scene: Scene, rng: np.random.Generator, attribute: Attribute) -> Scene:
     which = int(rng.integers(len(scene.sprites)))
-    attribute = ("colour", "shape", "motion", "background")[rng.integers(4)]
     if attribute == "background":
         return Scene(scene.sprites, _other(BACKGROUNDS, scene.background, rng))
     sprite = scene.sprites[which]

@@ -21,7 +21,9 @@ from rlhf_video.sprites.suites import suite
 from rlhf_video.sprites.verifier import ATTRIBUTES, Verdict, judge_clips
 
 MODEL = Path("assets/sprite-wan")
-GUIDANCE, NUM_STEPS = 5.0, 10
+NUM_STEPS = 10
+GUIDANCES = {"base": 1.0, "base, guidance 5": 5.0}
+"""The sampler of configs/reward_bp/sprite.yaml, and WanPipeline's own guidance at twice the cost."""
 
 
 def measure_vae(folder: Path = MODEL, *, num_clips: int = 120) -> dict[str, float]:
@@ -35,11 +37,14 @@ def measure_vae(folder: Path = MODEL, *, num_clips: int = 120) -> dict[str, floa
     return {"vae_psnr_db": round(float(psnr.mean()), 2), **{f"vae_round_trip/{k}": v for k, v in shares.items()}}
 
 
-def measure_base(folder: Path = MODEL, *, clips_per_prompt: int = 2, sheet: Path | None = None) -> dict[str, float]:
-    """Return the share of right clips per attribute on the validation prompts, at the default sampler.
+def measure_base(
+    folder: Path = MODEL, *, name: str = "base", clips_per_prompt: int = 2, sheet: Path | None = None
+) -> dict[str, float]:
+    """Return the share of right clips per attribute on the validation prompts.
 
     Args:
         folder: The model.
+        name: Which sampler, a key of `GUIDANCES`.
         clips_per_prompt: Clips per prompt.
         sheet: Where a contact sheet of a few of the clips goes; None draws none.
     """
@@ -47,16 +52,18 @@ def measure_base(folder: Path = MODEL, *, clips_per_prompt: int = 2, sheet: Path
     scenes = tuple(parse_prompt(prompt) for prompt in suite("validation"))
     clips = torch.cat(
         [
-            generate_clips(backbone, scenes[i : i + 15], seed=100 * k + i, guidance=GUIDANCE, num_steps=NUM_STEPS)
+            generate_clips(
+                backbone, scenes[i : i + 15], seed=100 * k + i, guidance=GUIDANCES[name], num_steps=NUM_STEPS
+            )
             for k in range(clips_per_prompt)
             for i in range(0, len(scenes), 15)
         ]
     )
     if sheet is not None:
-        shown = range(0, len(scenes), len(scenes) // 8)
+        shown = range(0, len(scenes), len(scenes) // 7)[:8]
         contact_sheet([clips[i].float() / 255 for i in shown], sheet, labels=[scenes[i].prompt for i in shown])
     verdicts = judge_clips(clips.float() / 255, scenes * clips_per_prompt)
-    return {f"base/{key}": share for key, share in _shares(verdicts, list(scenes) * clips_per_prompt).items()}
+    return {f"{name}/{key}": share for key, share in _shares(verdicts, list(scenes) * clips_per_prompt).items()}
 
 
 def _shares(verdicts: list[Verdict], scenes: list[Scene]) -> dict[str, float]:
@@ -68,5 +75,6 @@ def _shares(verdicts: list[Verdict], scenes: list[Scene]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    measured = {**measure_vae(), **measure_base(sheet=Path("docs/images/sprite-wan.png"))}
+    measured = {**measure_vae(), **measure_base()}
+    measured |= measure_base(name="base, guidance 5", sheet=Path("docs/images/sprite-wan.png"))
     (MODEL / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")

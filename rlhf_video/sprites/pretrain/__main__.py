@@ -11,18 +11,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from transformers import XCLIPModel
 
 from rlhf_video.sprites.pretrain import cards
 from rlhf_video.sprites.pretrain.clip_pool import rendered_groups
 from rlhf_video.sprites.pretrain.generated import generated_pool
-from rlhf_video.sprites.pretrain.rewards import RECIPES, RewardRecipe, contrast, save_reward, train_reward, untrained
+from rlhf_video.sprites.pretrain.rewards import (
+    RECIPES,
+    RewardRecipe,
+    contrast,
+    contrast_clips,
+    save_reward,
+    train_reward,
+    untrained,
+)
 from rlhf_video.sprites.pretrain.transformer import save_pipeline, train_transformer
 from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
 from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
 VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 4500, 6000, 8_000
-WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 600}
+WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 3000}
+CACHED_CLIPS = 3200
 REWARD_STEPS, POOL_CLIPS, HELD_OUT_CLIPS = 300, 512, 192
 
 
@@ -84,10 +94,11 @@ def _warmup(flags: argparse.Namespace) -> None:
     held_out = rendered_groups(np.random.default_rng(12), "validation", 75)
     for recipe in _chosen(flags):
         model = untrained(recipe, held_out, flags.work, device=flags.device)
-        contrast(
-            recipe, model, flags.work / f"{recipe.name}-warmup.pt",
-            held_out=held_out, num_steps=WARMUP_STEPS[recipe.name],
-        )  # fmt: skip
+        steps, file = WARMUP_STEPS[recipe.name], flags.work / f"{recipe.name}-warmup.pt"
+        if isinstance(model, XCLIPModel):
+            contrast_clips(recipe, model, file, held_out=held_out, num_steps=steps, num_clips=CACHED_CLIPS)
+        else:
+            contrast(recipe, model, file, held_out=held_out, num_steps=steps)
         save_reward(flags.work / f"{recipe.name}-warmup", model)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
+from rlhf_video.sprites.grammar import Attribute, Scene, Split, random_scenes, swap_one_attribute
 from rlhf_video.sprites.renderer import FPS, NUM_FRAMES, render
 from rlhf_video.sprites.verifier import ClipReading, judge_reading, reading_of
 
@@ -68,13 +68,29 @@ class ClipPool:
 
 
 def rendered_groups(
-    rng: np.random.Generator, split: Split, count: int, *, num_frames: int = NUM_FRAMES, fps: float = FPS
+    rng: np.random.Generator,
+    split: Split,
+    count: int,
+    *,
+    num_frames: int = NUM_FRAMES,
+    fps: float = FPS,
+    motion_share: float = 0.0,
 ) -> ClipPool:
-    """Render `count` groups: a scene of the split, and scenes that differ from it in one attribute."""
+    """Render `count` groups: a scene of the split, and scenes that differ from it in one attribute.
+
+    Args:
+        rng: Source of randomness.
+        split: The set to draw from.
+        count: Groups of `GROUP` clips.
+        num_frames: Frames per clip.
+        fps: Frames per second.
+        motion_share: Least share of groups that differ in motion alone; in the others, any one attribute differs.
+    """
     generator = random_scenes(split, rng, two_object_share=0.35)
     scenes: list[Scene] = []
     for anchor in itertools.islice(generator, count):
-        scenes += [anchor, *(swap_one_attribute(anchor, rng) for _ in range(GROUP - 1))]
+        attribute: Attribute | None = "motion" if rng.random() < motion_share else None
+        scenes += [anchor, *(swap_one_attribute(anchor, rng, attribute=attribute) for _ in range(GROUP - 1))]
     video = render(scenes, rng.integers(2**31, size=len(scenes)).tolist(), num_frames=num_frames, fps=fps)
     return ClipPool((video * 255).round().byte(), tuple(scenes), tuple(map(reading_of, scenes)))
 

@@ -18,8 +18,8 @@ from rlhf_video.sprites.verifier import read_clip
 
 logger = logging.getLogger(__name__)
 
-GUIDANCES = (1.0, 3.0, 5.0, 7.0)
-"""Drawn per batch, so that the rewards see better and worse clips of one prompt."""
+GUIDANCES = (1.0, 1.0, 1.0, 3.0)
+"""In turn per batch; without guidance the clips of one prompt differ most, and rewards learn from those differences."""
 
 
 def generated_pool(folder: Path, split: Split, count: int, *, seed: int, work: Path, device: str = "cpu") -> ClipPool:

@@ -1,15 +1,16 @@
 """Learn the sprite rewards from noisy votes: two CLIP models see single frames, one X-CLIP model sees the clip."""
 
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
@@ -27,6 +28,10 @@ STILL_ATTRIBUTES = ("colour", "shape", "background")
 TEXT_TOKENS = 32
 VOTE_CLIPS = 48
 """Clips per step of voting; half are generated."""
+MAP, PLACES_WEIGHT = 8, 8.0
+"""Side of the maps of object places, and the weight of their error."""
+CACHED_GROUPS = 24
+"""Groups per step on cached features."""
 STILLS = 4
 """Moments of a clip that an image reward's pictures are drawn from."""
 
@@ -164,33 +169,117 @@ def train_reward(
 
 
 def contrast(
-    recipe: RewardRecipe, model: PreTrainedModel, state_file: Path, *, held_out: ClipPool, num_steps: int
+    recipe: RewardRecipe,
+    model: PreTrainedModel,
+    state_file: Path,
+    *,
+    held_out: ClipPool,
+    num_steps: int,
+    draws_places: bool = False,
 ) -> dict[str, object]:
-    """Train a reward in place to match rendered clips with their captions by CLIP's loss (arXiv:2103.00020).
+    """Train an image reward in place to match rendered stills with their captions by CLIP's loss (arXiv:2103.00020).
 
     What people vote on is learned afterwards, as PickScore and HPS start from CLIP. Captions of one group differ in one
-    attribute, so that shape and motion count as much as colour.
+    attribute, so that shape counts as much as colour.
+
+    Args:
+        recipe: Which reward.
+        model: What to train, on its device.
+        state_file: Progress file.
+        held_out: Clips of validation combinations.
+        num_steps: Optimiser steps.
+        draws_places: Whether a linear layer, thrown away afterwards, also draws from the features where the objects
+            are. Captions of stills make a tower forget places, and motion is a change of place.
     """
     device = next(model.parameters()).device
+    trained = nn.ModuleDict({"reward": model})
+    if draws_places:
+        trained["places"] = nn.Linear(model.config.projection_dim, MAP * MAP).to(device)
+    seen: list[Tensor] = []
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, 1, step))
         clips = _seen(recipe, rendered_groups(rng, "train", recipe.num_clips // GROUP, **_timing(recipe)), rng)
-        logits = score_matrix(model, clips.videos.to(device).float() / 255, _token_ids(clips.scenes, device))
-        own = torch.arange(len(logits), device=device)
-        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+        video = clips.videos.to(device).float() / 255
+        seen.clear()
+        loss = _matching_loss(score_matrix(model, video, _token_ids(clips.scenes, device)))
+        if draws_places:
+            error = torch.sigmoid(trained["places"](seen[0])) - _object_map(video).flatten(0, 1).flatten(1)
+            loss = loss + PLACES_WEIGHT * error.square().mean()
+        return loss
 
+    # The hook sees a frame's features before anything compares them with words.
+    handle = model.visual_projection.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with bfloat16_linears(model):
-        return fit(
-            model, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=1e-3,
-            state_file=state_file, inputs=fingerprint(model),
-            validate=lambda: agreement(model, held_out, recipe.attributes),
+        record = fit(
+            trained, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=1e-3, state_file=state_file,
+            inputs=fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
             validate_every=200, ema_decay=0.99, autocast=False, warmup=50,
         )  # fmt: skip
+    handle.remove()
+    return record
+
+
+def contrast_clips(
+    recipe: RewardRecipe, model: XCLIPModel, state_file: Path, *, held_out: ClipPool, num_steps: int, num_clips: int
+) -> dict[str, object]:
+    """Train all but the vision tower of a video reward to match rendered clips with their captions.
+
+    The order of frames is learned late: it takes thousands of steps, so the frames' features are computed once.
+    """
+    device, rng = next(model.parameters()).device, np.random.default_rng((recipe.seed, 2))
+    scenes: list[Scene] = []
+    features: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for _ in range(num_clips // 32):
+            clips = rendered_groups(rng, "train", 32 // GROUP, motion_share=0.6)
+            pixels = _normalised(clips.videos.to(device).float() / 255)
+            tokens, frames = model.vision_model(pixels.flatten(0, 1), return_dict=True).to_tuple()[:2]
+            features.append((tokens.unflatten(0, pixels.shape[:2]).half(), frames.unflatten(0, pixels.shape[:2])))
+            scenes += clips.scenes
+    all_tokens, all_frames = (torch.cat(parts) for parts in zip(*features, strict=True))
+    model.vision_model.requires_grad_(False)
+
+    def loss_at(step: int) -> Tensor:
+        groups = np.random.default_rng((recipe.seed, 3, step)).permutation(num_clips // GROUP)[:CACHED_GROUPS]
+        rows = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
+        known = (all_tokens[rows].float().flatten(0, 1), all_frames[rows].flatten(0, 1))
+        with _known_features(model, known):
+            blank = torch.zeros(len(rows), NUM_FRAMES, 1, 1, 1, device=device)
+            output = model(input_ids=_token_ids([scenes[row] for row in rows], device), pixel_values=blank)
+        return _matching_loss(output.logits_per_video)
+
+    record = fit(
+        model, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=2e-3, state_file=state_file,
+        inputs=fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
+        validate_every=500, ema_decay=0.995, autocast=False, warmup=50,
+    )  # fmt: skip
+    model.vision_model.requires_grad_(True)
+    return record
+
+
+@contextlib.contextmanager
+def _known_features(model: XCLIPModel, known: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """Let the vision tower answer with features that were computed before."""
+    model.vision_model.forward = lambda *_, **__: known
+    yield
+    del model.vision_model.forward
+
+
+def _matching_loss(logits: Tensor) -> Tensor:
+    own = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+
+def _object_map(video: Tensor) -> Tensor:
+    """Return where there is something, shape (clips, frames, MAP, MAP) in [0, 1]."""
+    background = video.flatten(3).median(-1).values[..., None, None]
+    differs = ((video - background).abs().amax(2) > 0.1).float()
+    return functional.adaptive_avg_pool2d(differs, MAP)
 
 
 def _timing(recipe: RewardRecipe) -> dict[str, Any]:
-    """Return how many frames of its clips are drawn: all, or a few stills from beginning to end."""
+    """Return how its clips are rendered: whole, or as stills from beginning to end."""
     return {} if recipe.frames is None else {"num_frames": STILLS, "fps": STILLS * FPS / NUM_FRAMES}
 
 
@@ -221,7 +310,10 @@ def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: s
             "", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=128, frames=1, pool=0
         )
         tower = image.build().to(device)
-        contrast(image, tower, work / f"{recipe.name}-image.pt", held_out=held_out, num_steps=IMAGE_STEPS)
+        contrast(
+            image, tower, work / f"{recipe.name}-image.pt",
+            held_out=held_out, num_steps=IMAGE_STEPS, draws_places=True,
+        )  # fmt: skip
         renamed = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in tower.state_dict().items()}
         own = model.state_dict()
         shared = {name: value for name, value in renamed.items() if name in own and own[name].shape == value.shape}
@@ -238,8 +330,7 @@ def score_matrix(model: PreTrainedModel, video: Tensor, token_ids: Tensor) -> Te
         video: (clips, frames, 3, 64, 64) in [0, 1].
         token_ids: (prompts, tokens).
     """
-    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-    pixels = (video - mean) / std
+    pixels = _normalised(video)
     if isinstance(model, XCLIPModel):
         output = model(input_ids=token_ids, pixel_values=pixels)
         return output.logits_per_video.T.float()
@@ -248,6 +339,11 @@ def score_matrix(model: PreTrainedModel, video: Tensor, token_ids: Tensor) -> Te
     text = functional.normalize(model.get_text_features(input_ids=token_ids).pooler_output, dim=-1)
     cosine = text @ images.T
     return (cosine.unflatten(1, video.shape[:2]).mean(-1) * model.logit_scale.exp()).float()
+
+
+def _normalised(video: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return (video - mean) / std
 
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
