@@ -4,7 +4,6 @@ Writes assets/sprite-wan/measured.json and the README's contact sheet, docs/imag
 """
 
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from diffusers import AutoencoderKLWan
 
 from rlhf_video.backbones import load_backbone
 from rlhf_video.data import contact_sheet
-from rlhf_video.sprites.grammar import Scene, parse_prompt, random_scenes
+from rlhf_video.sprites.grammar import Scene, parse_prompt
 from rlhf_video.sprites.pretrain.generated import generate_clips
 from rlhf_video.sprites.pretrain.vae import reconstruct
 from rlhf_video.sprites.renderer import render
@@ -26,11 +25,11 @@ GUIDANCES = {"base": 1.0, "base, guidance 5": 5.0}
 """The sampler of configs/reward_bp/sprite.yaml, and WanPipeline's own guidance at twice the cost."""
 
 
-def measure_vae(folder: Path = MODEL, *, num_clips: int = 120) -> dict[str, float]:
-    """Return the round trip's PSNR in dB and the share of clips whose every attribute survives it."""
+def measure_vae(folder: Path = MODEL, *, clips_per_prompt: int = 3) -> dict[str, float]:
+    """Return the round trip's PSNR in dB and the share of clips of the validation prompts that keep every attribute."""
     vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae")
-    scenes = list(islice(random_scenes("validation", np.random.default_rng(5), two_object_share=0.33), num_clips))
-    video = render(scenes, range(num_clips))
+    scenes = [parse_prompt(prompt) for prompt in suite("validation")] * clips_per_prompt
+    video = render(scenes, range(len(scenes)))
     decoded = reconstruct(vae, video)
     psnr = -10 * (decoded - video).square().mean((1, 2, 3, 4)).log10()
     shares = _shares(judge_clips(decoded, scenes), scenes)
