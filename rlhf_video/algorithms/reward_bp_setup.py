@@ -105,7 +105,7 @@ def build_rewards(config: RewardBpConfig) -> RewardSet:
     terms, reported = [], dict[str, Reward]()
     for entry in config.rewards:
         reward = registry.build(entry.name, **entry.options)
-        require_differentiable(reward, key=entry.key)
+        require_differentiable(reward, key=entry.key, dimension=entry.dimension)
         terms.append(RewardTerm(key=entry.key, reward=reward, weight=entry.weight, dimension=entry.dimension))
         reported[entry.key] = reward
     for entry in config.held_out:
