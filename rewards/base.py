@@ -99,7 +99,7 @@ class RewardSpec:
     higher_is_better: bool
     """Direction of every dimension. A reward never flips a sign to make this True."""
     is_differentiable: bool
-    """Whether gradients reach the pixels."""
+    """Whether gradients reach the pixels, from every dimension but those `without_gradient`."""
     frames: FramePolicy
     """Which frames it looks at."""
     resolution: tuple[int, int] | None
@@ -110,15 +110,19 @@ class RewardSpec:
     """Source of the formula, None for our own."""
     uses_prompt: bool
     """Whether the prompt can change the score."""
+    without_gradient: tuple[str, ...] = ()
+    """Dimensions of a differentiable reward that are verdicts: they can be reported, not trained on."""
 
     def __post_init__(self) -> None:
         """Check dimensions and range.
 
         Raises:
-            RewardError: No or repeated dimensions, or an empty range.
+            RewardError: No or repeated dimensions, an unknown one without gradient, or an empty range.
         """
         if not self.dimensions or len(set(self.dimensions)) != len(self.dimensions):
             raise RewardError(f"Reward {self.name!r} needs distinct dimensions, got {self.dimensions}.")
+        if unknown := set(self.without_gradient) - set(self.dimensions):
+            raise RewardError(f"Reward {self.name!r} has no dimensions {sorted(unknown)}: see without_gradient.")
         if not self.range[0] < self.range[1]:
             raise RewardError(f"Reward {self.name!r} has an empty range {self.range}.")
 
@@ -165,16 +169,23 @@ class Reward(Protocol):
         ...
 
 
-def require_differentiable(reward: Reward, *, key: str | None = None) -> None:
+def require_differentiable(reward: Reward, *, key: str | None = None, dimension: str | None = None) -> None:
     """Refuse a reward that cannot train by back-propagation.
 
     Args:
         reward: The reward somebody wants to train on.
         key: Its name in the config, where that differs from the registry name.
+        dimension: The dimension that counts, None where the reward has only one.
 
     Raises:
-        RewardError: The reward declares that no gradient reaches the pixels.
+        RewardError: The reward declares that no gradient reaches the pixels, or none from this dimension.
     """
+    if reward.spec.is_differentiable and dimension in reward.spec.without_gradient:
+        smooth = [name for name in reward.spec.dimensions if name not in reward.spec.without_gradient]
+        raise RewardError(
+            f"Reward {key or reward.spec.name!r}: the dimension {dimension!r} is a verdict without gradient, so it "
+            f"cannot train by reward backpropagation. Train on {' or '.join(smooth)}."
+        )
     if not reward.spec.is_differentiable:
         raise RewardError(
             f"Reward {key or reward.spec.name!r} is not differentiable, so it cannot train by reward backpropagation. "

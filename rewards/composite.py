@@ -161,7 +161,10 @@ class WeightedReward:
             dimensions=(TOTAL, *keys),
             range=(-math.inf, math.inf),
             higher_is_better=True,
-            is_differentiable=all(spec.is_differentiable for spec in specs),
+            is_differentiable=all(
+                term.reward.spec.is_differentiable and term.dimension not in term.reward.spec.without_gradient
+                for term in terms
+            ),
             frames=policies.pop() if len(policies) == 1 else FramePolicy("all"),
             resolution=None,
             licence=", ".join(dict.fromkeys(spec.licence for spec in specs)),
@@ -207,7 +210,7 @@ class WeightedReward:
         gradient = torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32))
         outputs, clip_norms = [], {}
         for term in self.terms:
-            require_differentiable(term.reward, key=term.key)
+            require_differentiable(term.reward, key=term.key, dimension=term.dimension)
             with torch.enable_grad():
                 output = term.reward(leaf, prompts, fps=fps)
                 total = term.weighted(term.raw(output))[output.valid].sum()

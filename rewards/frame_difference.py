@@ -1,7 +1,7 @@
 """How much a clip moves, without weights: the mean absolute difference of neighbouring frames.
 
 A guard first: image rewards freeze videos, and this number falls when they do. It counts flicker and noise as motion
-too, and saturates once things move further than their own size between frames.
+too, and saturates once things move further than their own size between frames: rewards/dynamic_degree.py does not.
 """
 
 from collections.abc import Sequence

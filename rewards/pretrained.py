@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -184,7 +184,7 @@ def square_size(image_size: int | Sequence[int], folder: str | Path) -> int:
     return sides.pop()
 
 
-def follow(model: PreTrainedModel, video: Tensor) -> None:
+def follow(model: nn.Module, video: Tensor) -> None:
     """Move a model to the device and precision of the clips it is about to score.
 
     Args:

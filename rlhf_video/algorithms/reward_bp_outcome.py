@@ -11,7 +11,7 @@ import torch
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner
-from rlhf_video.algorithms.reward_bp_setup import World, load_suites
+from rlhf_video.algorithms.reward_bp_setup import GUARD_REWARDS, World, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
@@ -162,7 +162,7 @@ def _views(world: World, final: Validated) -> tuple[ScoreView, ...]:
         is_share = role == "judge" and bool(((values == 0) | (values == 1)).all())
         views.append(ScoreView(key=key, label=key, role=role, is_share=is_share))  # type: ignore[arg-type]
     for key in final.comparison.keys:
-        if key not in roles and key.split("/")[0] in ("frame_difference", "saturation", "diversity"):
+        if key not in roles and key.split("/")[0] in (*GUARD_REWARDS, "dynamic_degree", "diversity"):
             views.append(ScoreView(key=key, label=key, role="guard", better="neither"))
     return tuple(views)
 

@@ -22,7 +22,15 @@ from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.lora import adapter_off, adapter_scale
 from rlhf_video.runtime import Distribution, generator_for
-from rlhf_video.validation import Clips, Scores, Validator, diversity_scores, join_scores, score_clips
+from rlhf_video.validation import (
+    Clips,
+    GuardConfig,
+    Scores,
+    Validator,
+    diversity_scores,
+    join_scores,
+    score_clips,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +107,13 @@ def build_rewards(config: RewardBpConfig) -> RewardSet:
     """Build every reward of a config.
 
     Raises:
-        RewardError: A name or an option is unknown, or a trained reward is not differentiable.
+        RewardError: A name or an option is unknown, a trained reward is not differentiable, or weights are missing.
         ConfigError: A held-out reward's lower values are better.
     """
     terms, reported = [], dict[str, Reward]()
     for entry in config.rewards:
         reward = registry.build(entry.name, **entry.options)
-        require_differentiable(reward, key=entry.key)
+        require_differentiable(reward, key=entry.key, dimension=entry.dimension)
         terms.append(RewardTerm(key=entry.key, reward=reward, weight=entry.weight, dimension=entry.dimension))
         reported[entry.key] = reward
     for entry in config.held_out:
@@ -115,8 +123,9 @@ def build_rewards(config: RewardBpConfig) -> RewardSet:
         reported[entry.key] = reward
     if config.judge is not None:
         reported[config.judge.key] = registry.build(config.judge.name, **config.judge.options)
-    for name in GUARD_REWARDS if config.guards.enabled else ():
-        reported.setdefault(name, registry.build(name))
+    for name, options in _guard_rewards(config.guards).items():
+        if name not in reported:
+            reported[name] = registry.build(name, **options)
     judges = [config.judge] if config.judge is not None else []
     return RewardSet(
         WeightedReward(terms),
@@ -126,6 +135,16 @@ def build_rewards(config: RewardBpConfig) -> RewardSet:
             for entries in (config.rewards, config.held_out, judges)
         ),
     )
+
+
+def _guard_rewards(guards: GuardConfig) -> dict[str, dict[str, object]]:
+    """Return name -> options of the rewards that the guards read."""
+    if not guards.enabled:
+        return {}
+    rewards: dict[str, dict[str, object]] = {name: {} for name in GUARD_REWARDS}
+    if guards.dynamic_degree_weights is not None:
+        rewards["dynamic_degree"] = {"weights": guards.dynamic_degree_weights}
+    return rewards
 
 
 def _score_names(entry: RewardTermConfig, reward: Reward) -> list[str]:

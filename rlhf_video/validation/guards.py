@@ -7,6 +7,7 @@ EasyAnimate v3, arXiv:2405.18991, section 4.3, both report it), so every validat
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rlhf_video.errors import ConfigError
@@ -26,11 +27,18 @@ class GuardConfig:
     """Most colour saturation; above it the adapter washes the clips in colour."""
     min_diversity_ratio: float = 0.6
     """Least mean distance between clips of one prompt; below it the adapter collapses to one clip per prompt."""
+    dynamic_degree_weights: Path | None = None
+    """RAFT weights; where given, optical flow guards motion too, which flicker fools less than frame differences. 20
+    refinements per pair of frames: slow on a CPU. rewards/raft_weights.py says where to get them."""
+    min_dynamic_degree_ratio: float = 0.7
+    """Least dynamic degree (optical flow) kept, where its weights are given."""
     held_out_tolerance: float = 0.05
     """Fall of a held-out reward that counts, in standard deviations of the base's scores: with many clips an interval
     lies below zero for falls that nobody sees. It must exceed this, and its whole 95% interval lie below zero."""
     motion_score: str = "frame_difference/motion"
     """Score that measures motion."""
+    dynamic_degree_score: str = "dynamic_degree/degree"
+    """Score that measures motion by optical flow."""
     saturation_score: str = "saturation/saturation"
     """Score that measures saturation."""
     diversity_score: str = DIVERSITY
@@ -42,6 +50,7 @@ class GuardConfig:
             "min_motion_ratio": self.min_motion_ratio,
             "max_saturation_ratio": self.max_saturation_ratio,
             "min_diversity_ratio": self.min_diversity_ratio,
+            "min_dynamic_degree_ratio": self.min_dynamic_degree_ratio,
         }
         for name, value in limits.items():
             if not (math.isfinite(value) and value > 0.0):
@@ -81,6 +90,8 @@ class Alarm:
 _ADVICE = {
     "motion": "Clips freeze. Add a motion or video reward, lower the reward's weight or the learning rate, raise the "
     "pull to the base, or publish a smaller adapter strength.",
+    "dynamic-degree": "Things move less, even where pixels still flicker. Add a motion or video reward, lower the "
+    "reward's weight or the learning rate, raise the pull to the base, or publish a smaller adapter strength.",
     "saturation": "Colours are washed out to please the reward. Lower the learning rate or the number of steps, raise "
     "the pull to the base, or add a second reward.",
     "diversity": "Clips of one prompt become alike. Stop earlier, raise the pull to the base, or train on more "
@@ -109,6 +120,9 @@ def read_guards(
         _ratio_reading("saturation", comparison, config.saturation_score, config.max_saturation_ratio, "at most"),
         _ratio_reading("diversity", comparison, config.diversity_score, config.min_diversity_ratio, "at least"),
     ]
+    if config.dynamic_degree_weights is not None:
+        score, limit = config.dynamic_degree_score, config.min_dynamic_degree_ratio
+        readings.append(_ratio_reading("dynamic-degree", comparison, score, limit, "at least"))
     for key in held_out:
         interval = comparison.change(key).difference
         limit = -config.held_out_tolerance * comparison.base_deviation(key)

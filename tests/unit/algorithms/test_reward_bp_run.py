@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from rewards.raft import Raft
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_outcome import Outcome, command_line
@@ -190,6 +191,16 @@ def test_over_optimising_trips_the_alarm_and_stops_the_run(recipe: Recipe, tmp_p
     text = (outcome.adapter / "README.md").read_text()
     assert f"stopped after {len(steps)} of 12 optimiser steps, adapter of step {card['best_step']}" in text
     assert "license: mit" in text
+
+
+def test_optical_flow_guards_motion_where_its_weights_are_given(recipe: Recipe, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(Raft().state_dict(), tmp_path / "raft.pth")
+    recipe["validation"] |= {"num_prompts": 2, "clips_per_prompt": 1}
+    run(recipe, tmp_path / "run", guards__dynamic_degree_weights=str(tmp_path / "raft.pth"), sweep__scales=[])
+    logged = {key: value for line in read_metrics(tmp_path / "run") for key, value in line.items()}
+    assert logged["guard/dynamic-degree"] == pytest.approx(1.0, abs=0.2)  # random weights see next to no motion
+    assert 0 < (logged["validation/dynamic_degree/degree/adapter"] or 0) < 1
 
 
 def test_the_stop_works_where_lower_is_better_in_all_that_is_trained(recipe: Recipe, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, XCLIPConfig, XCLIPModel
 
+from rewards.raft import Raft
+
 WORDS = ("<pad>", "<unk>", "<bos>", "a", "red", "blue", "green", "circle", "square", "star", "moving", "left", "up")
 WORDS = (*WORDS, "<eos>")  # X-CLIP reads the text at the highest id
 TEXT = {
@@ -81,3 +83,27 @@ def xclip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return folder
+
+
+def seeded_raft_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return weights for RAFT-large, in the order of its state dict, with which the flow depends on the pixels."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, value in model.state_dict().items():
+        noise = torch.randn(value.shape, generator=generator)
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.zeros_like(value)
+        elif value.ndim == 4:
+            state[name] = noise * (2 / value[0].numel()) ** 0.5 * (0.25 if "flow_head.conv2" in name else 1.0)
+        elif name.endswith("running_var") or name.endswith("1.weight"):
+            state[name] = 1 + 0.1 * noise.abs()
+        else:
+            state[name] = 0.1 * noise
+    return state
+
+
+@pytest.fixture(scope="session")
+def raft_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("raft") / "raft_large.pth"
+    torch.save(seeded_raft_state(Raft()), file)
+    return file

@@ -156,6 +156,31 @@ def test_reward_that_is_not_differentiable_cannot_train_but_can_score() -> None:
     require_differentiable(BrightnessReward())
 
 
+def test_verdict_of_a_differentiable_reward_cannot_train() -> None:
+    class TwoHeaded(BrightnessReward):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spec = replace(self.spec, dimensions=("brightness", "is_bright"), without_gradient=("is_bright",))
+
+        def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
+            output = super().__call__(video, prompts, fps=fps)
+            score = output.values["brightness"]
+            return masked_output(output.values | {"is_bright": (score > 0.5).float()}, output.valid, output.reasons)
+
+    unit = Normalisation(mean=0, std=1)
+    smooth, verdict = (
+        WeightedReward([RewardTerm(key="light", reward=TwoHeaded(), dimension=name, normalisation=unit)])
+        for name in ("brightness", "is_bright")
+    )
+    assert smooth.spec.is_differentiable
+    assert smooth.pixel_gradient(clips(), PROMPTS, fps=8).gradient.any()
+    assert not verdict.spec.is_differentiable
+    with pytest.raises(RewardError, match="'is_bright' is a verdict without gradient"):
+        verdict.pixel_gradient(clips(), PROMPTS, fps=8)
+    with pytest.raises(RewardError, match=r"no dimensions \['is_dark'\]"):
+        replace(TwoHeaded().spec, without_gradient=("is_dark",))
+
+
 def test_reward_that_lies_about_its_gradient_is_named() -> None:
     class Liar(BrightnessReward):
         def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:

@@ -65,6 +65,16 @@ class TestVideoTextResampledInPasses(RewardContract):
         type(self).options = {"model": xclip_folder, "fit": "squash", "clips_per_pass": 2}
 
 
+class TestDynamicDegree(RewardContract):
+    reward = "dynamic_degree"
+    shape = (2, 2, 3, 8, 8)  # RAFT sees 128x128 whatever the clip: each pair costs
+    bf16_tolerance = 0.1
+
+    @pytest.fixture(autouse=True)
+    def _file(self, raft_file: Path) -> None:
+        type(self).options = {"weights": raft_file, "iterations": 2, "temperature": 10.0}
+
+
 class DetachedReward(BrightnessReward):
     """Declares a gradient that it does not give."""
 

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,24 @@ def test_a_base_without_motion_gives_no_ratio() -> None:
     still = pairs()
     still.base[GuardConfig().motion_score][:] = 0.0
     assert read_guards(still)[0].state == "not measured"
+
+
+def test_dynamic_degree_is_a_guard_only_where_its_weights_are_given() -> None:
+    moving, key = pairs(), GuardConfig().dynamic_degree_score
+    moving.base[key] = np.full(NUM, 0.8)
+    moving.adapter[key] = np.full(NUM, 0.4)
+    assert [reading.name for reading in read_guards(moving)] == ["motion", "saturation", "diversity"]
+    config = GuardConfig(dynamic_degree_weights=Path("raft.pth"))
+    alarms = check_guards(moving, config)
+    assert [alarm.name for alarm in alarms] == ["dynamic-degree"]
+    assert alarms[0].value == pytest.approx(0.5)
+    assert "move less" in alarms[0].message
+    assert (
+        check_guards(moving, GuardConfig(dynamic_degree_weights=Path("raft.pth"), min_dynamic_degree_ratio=0.5)) == ()
+    )
+    assert read_guards(pairs(), config)[-1].state == "not measured"
+    with pytest.raises(ConfigError, match=r"guards\.min_dynamic_degree_ratio=0"):
+        GuardConfig(min_dynamic_degree_ratio=0)
 
 
 def test_limits_come_from_the_config() -> None:
