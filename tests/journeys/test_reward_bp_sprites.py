@@ -15,8 +15,8 @@ import pytest
 
 from rlhf_video.validation import Comparison
 
-PROMISED_GAIN = 0.10
-"""Rise of the share of clips with every attribute right; the README states more."""
+PROMISED_GAIN = 0.08
+"""Rise of the share of clips with every attribute right, of the README's weakest seed."""
 RIGHT, HELD_OUT = "judge/all", "clip_heldout/preference"
 
 
