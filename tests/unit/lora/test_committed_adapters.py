@@ -41,5 +41,5 @@ def test_plain_diffusers_loads_it(folder: Path) -> None:
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
 def test_its_card_says_how_it_was_made_and_what_it_gained(folder: Path) -> None:
     card = (folder / "README.md").read_text()
-    for part in ("train_reward_bp.py", "judge/all", "unseen test prompts", "config"):
+    for part in ("train_reward_bp.py", "judge/all", "unseen test prompts", "Config hash"):
         assert part in card
