@@ -175,6 +175,7 @@ def test_a_corrupt_checkpoint_names_the_last_good_one_and_going_on_from_it_works
     command: Command, tmp_path: Path
 ) -> None:
     assert command(checkpoint__every=1) == ""
+    (tmp_path / "run" / "card.json").unlink()  # as if killed after the last checkpoint
     folder = tmp_path / "run" / "checkpoints"
     file = folder / "step-000002" / "adapter.pt"
     content = bytearray(file.read_bytes())
