@@ -1,7 +1,7 @@
 """The shipped recipe of reward backpropagation keeps the README's promise: on unseen prompts the videos get better.
 
 The full journey is the README's run; it touches the test prompts and changes nothing by what it sees. The short one
-takes two thirds of the optimiser steps and measures on the validation prompts.
+takes 20 of the 50 optimiser steps and measures on the validation prompts.
 """
 
 import json
@@ -33,7 +33,8 @@ def _train(folder: Path, *overrides: str) -> dict[str, Any]:
 def test_the_videos_get_better_on_unseen_prompts(seed: int, tmp_path: Path) -> None:
     card = _train(tmp_path / "run", f"seed={seed}")
     assert card["measured_on"] == "unseen test prompts"
-    assert (card["num_pairs"] >= 240, card["num_prompts"] >= 60) == (True, True)
+    assert card["num_pairs"] >= 240
+    assert card["num_prompts"] >= 60
     assert card["alarms"] == [], "the default recipe stays within its guards"
     comparison = Comparison.from_json(card["comparison"])
     gain = comparison.change(RIGHT).difference

@@ -18,10 +18,6 @@ from rlhf_video.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 
-ADAMW_RATE = 1.5e-3
-"""Peak learning rate of everything that is not a hidden matrix."""
-
-
 def fit(
     model: nn.Module,
     loss_at: Callable[[int], Tensor],
@@ -30,7 +26,7 @@ def fit(
     state_file: Path,
     inputs: str = "",
     muon_rate: float = 1e-2,
-    adamw_rate: float = ADAMW_RATE,
+    adamw_rate: float = 1.5e-3,
     weight_decay: float = 0.01,
     warmup: int = 100,
     ema_decay: float = 0.998,
@@ -70,7 +66,8 @@ def fit(
     )
     device, mark, running = next(model.parameters()).device, time.perf_counter(), 0.0
     while progress.step < num_steps:
-        progress.set_rate(min((progress.step + 1) / warmup, 1) * _cosine(progress.step / num_steps))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * progress.step / num_steps)
+        progress.set_rate(min((progress.step + 1) / warmup, 1) * cosine)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = loss_at(progress.step)
         loss.backward()
@@ -107,10 +104,6 @@ def bfloat16_linears(model: nn.Module) -> Iterator[None]:
     yield
     for linear in linears:
         del linear.forward
-
-
-def _cosine(done: float) -> float:
-    return 0.5 + 0.5 * math.cos(math.pi * done)
 
 
 def _optimizers(model: nn.Module, muon_rate: float, adamw_rate: float, decay: float) -> list[torch.optim.Optimizer]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
+from rewards.video_ops import CLIP_MEAN, CLIP_STD, normalise
 from rlhf_video.sprites.grammar import Scene
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
 from rlhf_video.sprites.pretrain.loop import bfloat16_linears, fingerprint, fit
@@ -233,7 +234,7 @@ def contrast_clips(
     with torch.no_grad():
         for _ in range(num_clips // 32):
             clips = rendered_groups(rng, "train", 32 // GROUP, motion_share=0.6)
-            pixels = _normalised(clips.videos.to(device).float() / 255)
+            pixels = normalise(clips.videos.to(device).float() / 255, CLIP_MEAN, CLIP_STD)
             tokens, frames = model.vision_model(pixels.flatten(0, 1), return_dict=True).to_tuple()[:2]
             features.append((tokens.unflatten(0, pixels.shape[:2]).half(), frames.unflatten(0, pixels.shape[:2])))
             scenes += clips.scenes
@@ -330,7 +331,7 @@ def score_matrix(model: PreTrainedModel, video: Tensor, token_ids: Tensor) -> Te
         video: (clips, frames, 3, 64, 64) in [0, 1].
         token_ids: (prompts, tokens).
     """
-    pixels = _normalised(video)
+    pixels = normalise(video, CLIP_MEAN, CLIP_STD)
     if isinstance(model, XCLIPModel):
         output = model(input_ids=token_ids, pixel_values=pixels)
         return output.logits_per_video.T.float()
@@ -339,14 +340,6 @@ def score_matrix(model: PreTrainedModel, video: Tensor, token_ids: Tensor) -> Te
     text = functional.normalize(model.get_text_features(input_ids=token_ids).pooler_output, dim=-1)
     cosine = text @ images.T
     return (cosine.unflatten(1, video.shape[:2]).mean(-1) * model.logit_scale.exp()).float()
-
-
-def _normalised(video: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-    return (video - mean) / std
-
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @torch.no_grad()

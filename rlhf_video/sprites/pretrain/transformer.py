@@ -188,6 +188,7 @@ def _prompts(clips: LatentClips, start: int, count: int) -> list[str]:
 
 def save_pipeline(folder: Path, model: TextToVideo, vae: AutoencoderKLWan) -> None:
     """Write the folder that `WanPipeline.from_pretrained` loads: float16 on disk, float32 once loaded."""
+    vae.register_to_config(_name_or_path="sprite-wan/vae")  # else the work folder's path would be written
     WanPipeline(
         tokenizer=model.tokenizer,
         text_encoder=model.text_encoder,

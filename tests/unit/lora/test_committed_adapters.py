@@ -1,6 +1,7 @@
 """Every adapter in adapters/ is loaded by plain diffusers, changes the clip, and is gone once unloaded."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_its_card_says_how_it_was_made_and_what_it_gained(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     for part in ("train_reward_bp.py", "judge/all", "unseen test prompts", "Config hash"):
         assert part in card
+
+
+def test_the_readme_states_what_the_card_of_the_quickstarts_adapter_measured() -> None:
+    card, readme = (Path(file).read_text() for file in ("adapters/sprite-wan-reward-bp/README.md", "README.md"))
+    row = re.search(r"judge/all +\| +(\S+) \| +(\S+) \| +(\S+) \[(\S+), (\S+)\]", card)
+    assert row is not None
+    base, adapter, gain, low, high = (100 * float(number) for number in row.groups())
+    assert f"| 0 | {base:.1f}% | {adapter:.1f}% | {gain:+.1f} [{low:+.1f}, {high:+.1f}] |" in readme

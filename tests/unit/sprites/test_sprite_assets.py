@@ -56,6 +56,14 @@ def test_the_model_is_as_good_and_as_imperfect_as_a_base_model_should_be() -> No
     assert recorded["vae_psnr_db"] >= 27
     assert recorded["vae_round_trip/all"] >= 0.95
     assert 0.30 <= recorded["base/all"] <= 0.75
+    assert f"guidance 5, at twice the cost, brings the base to {recorded['base, guidance 5/all']:.0%}" in (
+        Path("README.md").read_text()
+    )
+
+
+def test_no_config_names_the_folder_it_was_made_in() -> None:
+    names = [json.loads(file.read_text()).get("_name_or_path", "") for file in Path("assets").rglob("*.json")]
+    assert not any(Path(name).is_absolute() for name in names)
 
 
 @pytest.mark.parametrize("name", ["sprite-clip", "sprite-clip-heldout", "sprite-motion"])
