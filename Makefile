@@ -15,7 +15,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
-LAUNCH := $(BIN)/accelerate launch --quiet --config_file configs/accelerate/single.yaml
+# accelerate starts a process on one thread unless it is told otherwise.
+CPU_THREADS ?= 2
+LAUNCH := $(BIN)/accelerate launch --quiet --config_file configs/accelerate/single.yaml --num_cpu_threads_per_process $(CPU_THREADS)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help

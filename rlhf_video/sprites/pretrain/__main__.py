@@ -31,8 +31,8 @@ from rlhf_video.sprites.suites import write_suites
 
 STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
 VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 4500, 6000, 8_000
-WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 3000}
-CACHED_CLIPS = 3200
+WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 2500}
+CACHED_CLIPS = 9600
 REWARD_STEPS, POOL_CLIPS, HELD_OUT_CLIPS = 300, 512, 192
 
 

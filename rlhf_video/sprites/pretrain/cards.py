@@ -35,11 +35,12 @@ Hardware: {_hardware(device)}.
 
 def write_reward_card(folder: Path, recipe: RewardRecipe, record: dict[str, object], device: str) -> None:
     """Write a sprite reward's card."""
+    questions = "; or only at: ".join(map(", ".join, recipe.questions))
     (folder / "README.md").write_text(
         f"""# {recipe.name}
 
 A small reward of a real `transformers` class, learned from noisy pairwise votes (the verifier plays the human) on
-rendered and generated clips of train combinations. Voters look at: {", ".join(recipe.attributes)}. Differentiable, and
+rendered and generated clips of train combinations. Voters look at: {questions}. Differentiable, and
 hackable as real ones are. Licence: Apache-2.0.
 
 Command: `{_COMMAND} rewards --only {recipe.name}` (seed {recipe.seed}). Hardware: {_hardware(device)}.

@@ -29,10 +29,15 @@ STILL_ATTRIBUTES = ("colour", "shape", "background")
 TEXT_TOKENS = 32
 VOTE_CLIPS = 48
 """Clips per step of voting; half are generated."""
+VOTE_TEMPERATURE = 4.0
+"""Divides a vote's difference of scores: after captions one attribute is worth about 10, and at that sharpness the
+first wrong votes would tear down what captions taught."""
 MAP, PLACES_WEIGHT = 8, 8.0
 """Side of the maps of object places, and the weight of their error."""
 CACHED_GROUPS = 24
 """Groups per step on cached features."""
+MOTION_SHARE = 0.6
+"""Least share of the video reward's rendered groups that differ in motion alone: it is learned last."""
 STILLS = 4
 """Moments of a clip that an image reward's pictures are drawn from."""
 
@@ -43,14 +48,22 @@ class RewardRecipe:
 
     name: str
     build: Callable[[], PreTrainedModel]
-    attributes: tuple[str, ...]
+    questions: tuple[tuple[str, ...], ...]
+    """What its voters are asked to compare, a set of attributes each, the widest first; each gets as many votes."""
     seed: int
     num_clips: int
     """Clips per step of the warm-up, each against the captions of all."""
     frames: int | None
     """Random frames per clip in training; None for all."""
+    vote_rate: float
+    """Muon's learning rate while it learns from votes; AdamW's is 0.4 of it."""
     pool: int
     """Seed of the generated clips it learns from; the held-out reward sees others than the trained ones."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Everything that its voters look at."""
+        return self.questions[0]
 
 
 IMAGE_STEPS = 400
@@ -117,12 +130,35 @@ def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
 
 
 RECIPES = (
-    RewardRecipe("sprite-clip", lambda: _clip(128, 4, 8), STILL_ATTRIBUTES, seed=11, num_clips=128, frames=1, pool=13),
     RewardRecipe(
-        "sprite-clip-heldout", lambda: _clip(96, 4, 8), STILL_ATTRIBUTES, seed=23, num_clips=128, frames=1, pool=15
+        "sprite-clip",
+        lambda: _clip(128, 4, 8),
+        questions=(STILL_ATTRIBUTES,),
+        seed=11,
+        num_clips=128,
+        frames=1,
+        vote_rate=1e-3,
+        pool=13,
     ),
     RewardRecipe(
-        "sprite-motion", lambda: _xclip(**MOTION_TOWER), ATTRIBUTES, seed=37, num_clips=32, frames=None, pool=13
+        "sprite-clip-heldout",
+        lambda: _clip(96, 4, 8),
+        questions=(STILL_ATTRIBUTES,),
+        seed=23,
+        num_clips=128,
+        frames=1,
+        vote_rate=1e-3,
+        pool=15,
+    ),
+    RewardRecipe(
+        "sprite-motion",
+        lambda: _xclip(**MOTION_TOWER),
+        questions=(ATTRIBUTES, ("motion",)),
+        seed=37,
+        num_clips=32,
+        frames=None,
+        vote_rate=5e-4,
+        pool=13,
     ),
 )
 
@@ -153,16 +189,21 @@ def train_reward(
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng((recipe.seed, step))
-        rendered = rendered_groups(rng, "train", num_groups, **_timing(recipe))
+        share = MOTION_SHARE if "motion" in recipe.attributes else 0.0
+        rendered = rendered_groups(rng, "train", num_groups, motion_share=share, **_timing(recipe))
         clips = _seen(recipe, rendered, rng) + _seen(recipe, generated.groups(rng, num_groups), rng)
-        prompt, winner, loser = votes(clips.scores(clips.scenes, recipe.attributes), rng, pairs_per_prompt=VOTE_CLIPS)
+        pairs_per_prompt = VOTE_CLIPS // len(recipe.questions)
+        ballots = [
+            votes(clips.scores(clips.scenes, question), rng, pairs_per_prompt=pairs_per_prompt)
+            for question in recipe.questions
+        ]
+        prompt, winner, loser = (torch.from_numpy(np.concatenate(column)) for column in zip(*ballots, strict=True))
         logits = score_matrix(model, clips.videos.to(device).float() / 255, _token_ids(clips.scenes, device))
-        wins, losses = (logits[torch.from_numpy(prompt), torch.from_numpy(clip)] for clip in (winner, loser))
-        return -functional.logsigmoid(wins - losses).mean()
+        return -functional.logsigmoid((logits[prompt, winner] - logits[prompt, loser]) / VOTE_TEMPERATURE).mean()
 
     with bfloat16_linears(model):
         return fit(
-            model, loss_at, num_steps=num_steps, muon_rate=1e-3, adamw_rate=3e-4,
+            model, loss_at, num_steps=num_steps, muon_rate=recipe.vote_rate, adamw_rate=0.4 * recipe.vote_rate,
             state_file=state_file, inputs=fingerprint(model),
             validate=lambda: agreement(model, held_out, recipe.attributes),
             validate_every=200, ema_decay=0.99, autocast=False, warmup=30,
@@ -233,7 +274,7 @@ def contrast_clips(
     features: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
         for _ in range(num_clips // 32):
-            clips = rendered_groups(rng, "train", 32 // GROUP, motion_share=0.6)
+            clips = rendered_groups(rng, "train", 32 // GROUP, motion_share=MOTION_SHARE)
             pixels = normalise(clips.videos.to(device).float() / 255, CLIP_MEAN, CLIP_STD)
             tokens, frames = model.vision_model(pixels.flatten(0, 1), return_dict=True).to_tuple()[:2]
             features.append((tokens.unflatten(0, pixels.shape[:2]).half(), frames.unflatten(0, pixels.shape[:2])))
@@ -307,8 +348,8 @@ def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: s
     torch.manual_seed(recipe.seed)
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
-        image = RewardRecipe(
-            "", lambda: _clip(**MOTION_TOWER), STILL_ATTRIBUTES, recipe.seed, num_clips=128, frames=1, pool=0
+        image = replace(
+            recipe, questions=(STILL_ATTRIBUTES,), build=lambda: _clip(**MOTION_TOWER), num_clips=128, frames=1
         )
         tower = image.build().to(device)
         contrast(

@@ -19,9 +19,25 @@ from rlhf_video.sprites.pretrain.rewards import (
 )
 
 STILLS = RewardRecipe(
-    "tiny", lambda: _clip(32, 1, 16), ("colour", "background"), seed=0, num_clips=16, frames=1, pool=0
+    "tiny",
+    lambda: _clip(32, 1, 16),
+    questions=(("colour", "background"),),
+    seed=0,
+    num_clips=16,
+    frames=1,
+    vote_rate=1e-3,
+    pool=0,
 )
-CLIPS = RewardRecipe("tiny-video", lambda: _xclip(32, 1, 32), ("motion",), seed=0, num_clips=8, frames=None, pool=0)
+CLIPS = RewardRecipe(
+    "tiny-video",
+    lambda: _xclip(32, 1, 32),
+    questions=(("colour", "motion"), ("motion",)),
+    seed=0,
+    num_clips=8,
+    frames=None,
+    vote_rate=1e-3,
+    pool=0,
+)
 
 
 @pytest.fixture(scope="module")
