@@ -16,9 +16,8 @@ from transformers import XCLIPModel
 from rlhf_video.sprites.pretrain import cards
 from rlhf_video.sprites.pretrain.clip_pool import rendered_groups
 from rlhf_video.sprites.pretrain.generated import generated_pool
+from rlhf_video.sprites.pretrain.reward_recipes import RECIPES, RewardRecipe
 from rlhf_video.sprites.pretrain.rewards import (
-    RECIPES,
-    RewardRecipe,
     contrast,
     contrast_clips,
     save_reward,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rlhf_video.sprites.pretrain.rewards import RewardRecipe
+from rlhf_video.sprites.pretrain.reward_recipes import RewardRecipe
 
 _COMMAND = "python -m rlhf_video.sprites.pretrain"
 

@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
+from transformers import CLIPModel, PreTrainedModel, XCLIPModel
 
 from rewards.video_ops import CLIP_MEAN, CLIP_STD, normalise
 from rlhf_video.sprites.grammar import Scene
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
 from rlhf_video.sprites.pretrain.loop import bfloat16_linears, fingerprint, fit
+from rlhf_video.sprites.pretrain.reward_recipes import (
+    MOTION_TOWER,
+    STILL_ATTRIBUTES,
+    TEXT_TOKENS,
+    RewardRecipe,
+    image_clip,
+)
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
 from rlhf_video.sprites.renderer import FPS, NUM_FRAMES
-from rlhf_video.sprites.verifier import ATTRIBUTES
 
 logger = logging.getLogger(__name__)
 
-STILL_ATTRIBUTES = ("colour", "shape", "background")
-"""What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
-TEXT_TOKENS = 32
 VOTE_CLIPS = 48
 """Clips per step of voting; half are generated."""
 VOTE_TEMPERATURE = 4.0
@@ -34,133 +37,14 @@ VOTE_TEMPERATURE = 4.0
 first wrong votes would tear down what captions taught."""
 MAP, PLACES_WEIGHT = 8, 8.0
 """Side of the maps of object places, and the weight of their error."""
+IMAGE_STEPS = 400
+"""Steps of the image tower that the video reward starts from."""
 CACHED_GROUPS = 24
 """Groups per step on cached features."""
 MOTION_SHARE = 0.6
 """Least share of the video reward's rendered groups that differ in motion alone: it is learned last."""
 STILLS = 4
 """Moments of a clip that an image reward's pictures are drawn from."""
-
-
-@dataclass(frozen=True)
-class RewardRecipe:
-    """One sprite reward: its size, its seed and what its voters look at."""
-
-    name: str
-    build: Callable[[], PreTrainedModel]
-    questions: tuple[tuple[str, ...], ...]
-    """What its voters are asked to compare, a set of attributes each, the widest first; each gets as many votes."""
-    seed: int
-    num_clips: int
-    """Clips per step of the warm-up, each against the captions of all."""
-    frames: int | None
-    """Random frames per clip in training; None for all."""
-    vote_rate: float
-    """Muon's learning rate while it learns from votes; AdamW's is 0.4 of it."""
-    pool: int
-    """Seed of the generated clips it learns from; the held-out reward sees others than the trained ones."""
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Everything that its voters look at."""
-        return self.questions[0]
-
-
-IMAGE_STEPS = 400
-MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
-
-
-def _clip(width: int, layers: int, patch: int) -> CLIPModel:
-    tokenizer = sprite_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": TEXT_TOKENS,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": tokenizer.pad_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": patch,
-    }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
-
-
-def _xclip(width: int, layers: int, patch: int) -> XCLIPModel:
-    tokenizer = sprite_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": TEXT_TOKENS,
-    }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": patch,
-        "num_frames": 21,
-        "mit_hidden_size": 64,
-        "mit_intermediate_size": 192,
-        "mit_num_hidden_layers": 2,
-        "mit_num_attention_heads": 4,
-    }
-    return XCLIPModel(
-        XCLIPConfig(
-            text_config=text,
-            vision_config=vision,
-            projection_dim=64,
-            prompt_layers=1,
-            prompt_num_attention_heads=4,
-            prompt_alpha=0.1,
-        )
-    )
-
-
-RECIPES = (
-    RewardRecipe(
-        "sprite-clip",
-        lambda: _clip(128, 4, 8),
-        questions=(STILL_ATTRIBUTES,),
-        seed=11,
-        num_clips=128,
-        frames=1,
-        vote_rate=1e-3,
-        pool=13,
-    ),
-    RewardRecipe(
-        "sprite-clip-heldout",
-        lambda: _clip(96, 4, 8),
-        questions=(STILL_ATTRIBUTES,),
-        seed=23,
-        num_clips=128,
-        frames=1,
-        vote_rate=1e-3,
-        pool=15,
-    ),
-    RewardRecipe(
-        "sprite-motion",
-        lambda: _xclip(**MOTION_TOWER),
-        questions=(ATTRIBUTES, ("motion",)),
-        seed=37,
-        num_clips=32,
-        frames=None,
-        vote_rate=5e-4,
-        pool=13,
-    ),
-)
 
 
 def train_reward(
@@ -349,7 +233,7 @@ def untrained(recipe: RewardRecipe, held_out: ClipPool, work: Path, *, device: s
     model = recipe.build().to(device)
     if isinstance(model, XCLIPModel):
         image = replace(
-            recipe, questions=(STILL_ATTRIBUTES,), build=lambda: _clip(**MOTION_TOWER), num_clips=128, frames=1
+            recipe, questions=(STILL_ATTRIBUTES,), build=lambda: image_clip(**MOTION_TOWER), num_clips=128, frames=1
         )
         tower = image.build().to(device)
         contrast(

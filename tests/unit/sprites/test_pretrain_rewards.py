@@ -7,20 +7,12 @@ import pytest
 import torch
 
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups
-from rlhf_video.sprites.pretrain.rewards import (
-    RECIPES,
-    RewardRecipe,
-    _clip,
-    _xclip,
-    agreement,
-    contrast,
-    score_matrix,
-    train_reward,
-)
+from rlhf_video.sprites.pretrain.reward_recipes import RECIPES, RewardRecipe, image_clip, xclip
+from rlhf_video.sprites.pretrain.rewards import agreement, contrast, score_matrix, train_reward
 
 STILLS = RewardRecipe(
     "tiny",
-    lambda: _clip(32, 1, 16),
+    lambda: image_clip(32, 1, 16),
     questions=(("colour", "background"),),
     seed=0,
     num_clips=16,
@@ -30,7 +22,7 @@ STILLS = RewardRecipe(
 )
 CLIPS = RewardRecipe(
     "tiny-video",
-    lambda: _xclip(32, 1, 32),
+    lambda: xclip(32, 1, 32),
     questions=(("colour", "motion"), ("motion",)),
     seed=0,
     num_clips=8,

@@ -1,0 +1,135 @@
+"""The sprite rewards: which `transformers` classes, how large, and what their voters are asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
+
+from rlhf_video.sprites.pretrain.text import sprite_tokenizer
+from rlhf_video.sprites.verifier import ATTRIBUTES
+
+STILL_ATTRIBUTES = ("colour", "shape", "background")
+"""What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
+TEXT_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class RewardRecipe:
+    """One sprite reward: its size, its seed and what its voters look at."""
+
+    name: str
+    build: Callable[[], PreTrainedModel]
+    questions: tuple[tuple[str, ...], ...]
+    """What its voters are asked to compare, a set of attributes each, the widest first; each gets as many votes."""
+    seed: int
+    num_clips: int
+    """Clips per step of the warm-up, each against the captions of all."""
+    frames: int | None
+    """Random frames per clip in training; None for all."""
+    vote_rate: float
+    """Muon's learning rate while it learns from votes; AdamW's is 0.4 of it."""
+    pool: int
+    """Seed of the generated clips it learns from; the held-out reward sees others than the trained ones."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Everything that its voters look at."""
+        return self.questions[0]
+
+
+MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
+
+
+def image_clip(width: int, layers: int, patch: int) -> CLIPModel:
+    """Return an image reward with random weights: `width` and `layers` of its vision tower, `patch` pixels a token."""
+    tokenizer = sprite_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TEXT_TOKENS,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.pad_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": patch,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+
+
+def xclip(width: int, layers: int, patch: int) -> XCLIPModel:
+    """Return a video reward with random weights, the sizes as in `image_clip`."""
+    tokenizer = sprite_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TEXT_TOKENS,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": patch,
+        "num_frames": 21,
+        "mit_hidden_size": 64,
+        "mit_intermediate_size": 192,
+        "mit_num_hidden_layers": 2,
+        "mit_num_attention_heads": 4,
+    }
+    return XCLIPModel(
+        XCLIPConfig(
+            text_config=text,
+            vision_config=vision,
+            projection_dim=64,
+            prompt_layers=1,
+            prompt_num_attention_heads=4,
+            prompt_alpha=0.1,
+        )
+    )
+
+
+RECIPES = (
+    RewardRecipe(
+        "sprite-clip",
+        lambda: image_clip(128, 4, 8),
+        questions=(STILL_ATTRIBUTES,),
+        seed=11,
+        num_clips=128,
+        frames=1,
+        vote_rate=1e-3,
+        pool=13,
+    ),
+    RewardRecipe(
+        "sprite-clip-heldout",
+        lambda: image_clip(96, 4, 8),
+        questions=(STILL_ATTRIBUTES,),
+        seed=23,
+        num_clips=128,
+        frames=1,
+        vote_rate=1e-3,
+        pool=15,
+    ),
+    RewardRecipe(
+        "sprite-motion",
+        lambda: xclip(**MOTION_TOWER),
+        questions=(ATTRIBUTES, ("motion",)),
+        seed=37,
+        num_clips=32,
+        frames=None,
+        vote_rate=5e-4,
+        pool=13,
+    ),
+)
