@@ -17,6 +17,7 @@ from rewards.errors import RewardError
 _TARGETS: dict[str, str] = {
     "brightness": "rewards.testing:BrightnessReward",
     "clip_preference": "rewards.clip_preference:ClipPreference",
+    "colourfulness": "rewards.colourfulness:Colourfulness",
     "dynamic_degree": "rewards.dynamic_degree:DynamicDegree",
     "frame_difference": "rewards.frame_difference:FrameDifference",
     "saturation": "rewards.saturation:Saturation",

@@ -23,6 +23,10 @@ class TestSaturation(RewardContract):
     reward = "saturation"
 
 
+class TestColourfulness(RewardContract):
+    reward = "colourfulness"
+
+
 class TestSharpness(RewardContract):
     reward = "sharpness"
 

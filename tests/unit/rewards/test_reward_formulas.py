@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from rewards.base import FramePolicy, RewardSpec, parse_frame_policy
+from rewards.colourfulness import Colourfulness
 from rewards.errors import RewardError
 from rewards.frame_difference import FrameDifference
 from rewards.saturation import Saturation
@@ -47,6 +49,16 @@ def test_saturation_of_flat_colours_is_their_chroma() -> None:
     for colour, chroma in (((0.5, 0.5, 0.5), 0.0), ((1.0, 0.0, 0.0), 1.0), ((0.1, 0.4, 0.3), 0.3)):
         score = Saturation()(flat(colour), ["flat"], fps=8).values["saturation"]
         torch.testing.assert_close(score, torch.tensor([chroma]))
+
+
+def test_colourfulness_follows_the_paper() -> None:
+    picture = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0)).double()
+    red, green, blue = (255 * picture).numpy()
+    red_green, yellow_blue = red - green, 0.5 * (red + green) - blue
+    spread, strength = np.hypot(red_green.std(), yellow_blue.std()), np.hypot(red_green.mean(), yellow_blue.mean())
+    score = Colourfulness()(picture.expand(1, 4, 3, 9, 7), ["noise"], fps=8).values["colourfulness"]
+    assert score.item() == pytest.approx((spread + 0.3 * strength) / 255, rel=1e-5)
+    assert Colourfulness()(flat((0.4, 0.4, 0.4)), ["grey"], fps=8).values["colourfulness"].item() < 1e-5
 
 
 def test_sharpness_falls_with_blur_and_is_four_for_a_checkerboard_of_black_and_white() -> None:
