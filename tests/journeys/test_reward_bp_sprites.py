@@ -6,6 +6,7 @@ takes 20 of the 50 optimiser steps and measures on the validation prompts.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ def _train(folder: Path, *overrides: str) -> dict[str, Any]:
     return card
 
 
+def _interval_in_readme(seed: int) -> tuple[float, float]:
+    """Return the interval that the README's table states for a training seed's gain, in points."""
+    row = re.search(rf"^\| {seed} \| \S+% \| \S+% \| \S+ \[(\S+), (\S+)\] \|", Path("README.md").read_text(), re.M)
+    assert row is not None
+    return float(row[1]), float(row[2])
+
+
 @pytest.mark.journey
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_videos_get_better_on_unseen_prompts(seed: int, tmp_path: Path) -> None:
@@ -40,6 +48,8 @@ def test_the_videos_get_better_on_unseen_prompts(seed: int, tmp_path: Path) -> N
     gain = comparison.change(RIGHT).difference
     assert gain.mean >= PROMISED_GAIN
     assert gain.low > 0
+    low, high = _interval_in_readme(seed)
+    assert low <= 100 * gain.mean <= high, "the README states another gain for this seed"
     assert comparison.change(HELD_OUT).difference.mean > 0
 
 

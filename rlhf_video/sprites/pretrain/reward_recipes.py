@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel, XCLIPConfig, XCLIPModel
 
 from rlhf_video.sprites.pretrain.text import sprite_tokenizer
+from rlhf_video.sprites.renderer import NUM_FRAMES, SIZE
 from rlhf_video.sprites.verifier import ATTRIBUTES
 
 STILL_ATTRIBUTES = ("colour", "shape", "background")
@@ -43,47 +44,19 @@ MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
 def image_clip(width: int, layers: int, patch: int) -> CLIPModel:
     """Return an image reward with random weights: `width` and `layers` of its vision tower, `patch` pixels a token."""
     tokenizer = sprite_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": TEXT_TOKENS,
+    text = _text_tower() | {
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": tokenizer.pad_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": patch,
-    }
+    vision = _vision_tower(width, layers, patch)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
 
 
 def xclip(width: int, layers: int, patch: int) -> XCLIPModel:
     """Return a video reward with random weights, the sizes as in `image_clip`."""
-    tokenizer = sprite_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": TEXT_TOKENS,
-    }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": patch,
-        "num_frames": 21,
+    vision = _vision_tower(width, layers, patch) | {
+        "num_frames": NUM_FRAMES,
         "mit_hidden_size": 64,
         "mit_intermediate_size": 192,
         "mit_num_hidden_layers": 2,
@@ -91,7 +64,7 @@ def xclip(width: int, layers: int, patch: int) -> XCLIPModel:
     }
     return XCLIPModel(
         XCLIPConfig(
-            text_config=text,
+            text_config=_text_tower(),
             vision_config=vision,
             projection_dim=64,
             prompt_layers=1,
@@ -99,6 +72,28 @@ def xclip(width: int, layers: int, patch: int) -> XCLIPModel:
             prompt_alpha=0.1,
         )
     )
+
+
+def _text_tower() -> dict[str, int]:
+    return {
+        "vocab_size": len(sprite_tokenizer()),
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TEXT_TOKENS,
+    }
+
+
+def _vision_tower(width: int, layers: int, patch: int) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "image_size": SIZE,
+        "patch_size": patch,
+    }
 
 
 RECIPES = (
