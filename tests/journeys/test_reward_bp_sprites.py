@@ -17,7 +17,7 @@ import pytest
 from rlhf_video.validation import Comparison
 
 PROMISED_GAIN = 0.10
-"""Rise of the share of clips with every attribute right, of the README's weakest seed."""
+"""Least rise of the share of clips with every attribute right, for every seed of the README's table."""
 RIGHT, HELD_OUT = "judge/all", "clip_heldout/preference"
 
 
