@@ -12,24 +12,21 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel
 
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output, parse_frame_policy
-from rewards.errors import RewardError
-from rewards.inputs import check_clips, full_precision
+from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
+from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.pretrained import (
     TextEmbeddings,
     check_pooling,
-    follow,
     image_statistics,
-    in_passes,
     load_model,
     load_tokenizer,
     square_size,
 )
-from rewards.video_ops import Fit, fit_square, normalise, take_frames
+from rewards.video_ops import Fit, fit_square, normalise
 
 
 class ClipPreference:
-    """exp(logit_scale) * cosine(frame, prompt), mean over the chosen frames.
+    """exp(logit_scale) * cosine(frame, prompt), over the chosen frames their mean or another reduction.
 
     Range [-s, s] with s = exp(logit_scale) of the folder (100 for CLIP and PickScore, where 17 to 24 is usual). Higher
     is better; comparable for one prompt only. Every step is float32, whatever the clip's precision or autocast. The
@@ -43,6 +40,7 @@ class ClipPreference:
         tokenizer: str | Path | None = None,
         frames: FramePolicy | str | Mapping[str, object] = "all",
         fit: Fit = "crop",
+        reduction: FrameReduction | str | Mapping[str, object] = "mean",
         frames_per_pass: int | None = None,
         cache_size: int = 4096,
         licence: str = "see the model card",
@@ -54,6 +52,7 @@ class ClipPreference:
             tokenizer: Folder or Hub id of the tokenizer where it is not beside the model (PickScore uses
                 "laion/CLIP-ViT-H-14-laion2B-s32B-b79K").
             frames: "all", "first", or {kind: uniform, count: 8}.
+            reduction: "mean", "min", "first" or {kind: softmin, temperature: 0.5}: from frames to the clip.
             fit: How a frame becomes the model's square: "crop" (PickScore's own), "letterbox" or "squash".
             frames_per_pass: Frames through the vision tower at a time, None for all; bounds memory, changes no score.
             cache_size: Prompt embeddings kept.
@@ -62,15 +61,14 @@ class ClipPreference:
         Raises:
             RewardError: Missing folder, wrong class, incomplete weights, a tokenizer that does not fit, a bad option.
         """
-        if frames_per_pass is not None and frames_per_pass < 1:
-            raise RewardError(f"frames_per_pass must be 1 or more, got {frames_per_pass}.")
+        self._frames_per_pass = check_frames_per_pass(frames_per_pass)
+        self._reduction = parse_frame_reduction(reduction)
         self._model = load_model(model, CLIPModel)
         config = self._model.config
         self._size = square_size(config.vision_config.image_size, model)
         self._mean, self._std = image_statistics(model)
         self._fit: Fit = fit
         fit_square(torch.zeros(3, 2, 2), 2, fit)  # refuses an unknown fit now, not at the first clip
-        self._frames_per_pass = frames_per_pass
         text_config = config.text_config
         loaded_tokenizer = load_tokenizer(tokenizer or model)
         # eos_token_id 2 is transformers' mark of folders from before its fix; they pool at the highest id.
@@ -100,16 +98,24 @@ class ClipPreference:
         Raises:
             RewardError: Input of the wrong form, or an empty prompt.
         """
-        clips = check_clips(video, prompts, fps=fps)
-        follow(self._model, clips.video)
-        with full_precision(clips.video):
-            indices = tuple(dict.fromkeys(self.spec.frames.select(clips.video.shape[1])))
-            frames = take_frames(clips.video, indices)
-            text = self._text(prompts, like=clips.video)
-            images = in_passes(self._embed_frames, (frames.flatten(0, 1),), self._frames_per_pass)
-            cosine = torch.einsum("bfd,bd->bf", images.unflatten(0, frames.shape[:2]), text)
-            score = self._scale * cosine.mean(dim=1)
-        return masked_output({"preference": score}, clips.valid, clips.reasons)
+        return score_frames(
+            video,
+            prompts,
+            fps=fps,
+            spec=self.spec,
+            model=self._model,
+            score=self._score,
+            condition=self._condition,
+            reduction=self._reduction,
+            frames_per_pass=self._frames_per_pass,
+        )
+
+    def _condition(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor]:
+        return (self._text(prompts, like=like),)
+
+    def _score(self, frames: Tensor, text: Tensor) -> Tensor:
+        """Return the preference (n,) of frames (n, 3, height, width), each for the text embedding in its row."""
+        return self._scale * (self._embed_frames(frames) * text).sum(-1)
 
     def _embed_frames(self, frames: Tensor) -> Tensor:
         """Map frames (n, 3, height, width) in [0, 1] to unit embeddings (n, dim)."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -224,6 +225,8 @@ def in_passes(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], size:
 class TextEmbeddings:
     """Text embeddings, each distinct prompt encoded once, alone: an embedding never depends on its batch mates.
 
+    Threads may share one.
+
     The text tower is frozen, so embeddings carry no gradient and stay usable under grad even when they were first
     computed in inference mode.
     """
@@ -240,7 +243,7 @@ class TextEmbeddings:
 
         Args:
             tokenizer: Appends its end token.
-            encode: Token ids (1, tokens) -> embedding (1, dim).
+            encode: Token ids (1, tokens) -> embedding (1, ...), of one shape for all prompts.
             max_tokens: Longer prompts are cut, with a warning.
             cache_size: Embeddings kept; the least recently used leaves first. 0 keeps none.
 
@@ -254,26 +257,38 @@ class TextEmbeddings:
         self._max_tokens = max_tokens
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave behind what cannot travel to another process."""
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Come back with a lock of one's own."""
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return how many embeddings are kept."""
         return len(self._cache)
 
     def __call__(self, prompts: Sequence[str], *, like: Tensor) -> Tensor:
-        """Return embeddings (prompts, dim) on the device and in the precision of `like`, without gradient."""
+        """Return embeddings (prompts, ...) on the device and in the precision of `like`, without gradient."""
         return torch.stack([self._look_up(prompt, like) for prompt in prompts])
 
     def _look_up(self, prompt: str, like: Tensor) -> Tensor:
-        embedding = self._cache.pop(prompt, None)
+        with self._lock:
+            embedding = self._cache.pop(prompt, None)
         if embedding is None:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(full_precision(like))
                 embedding = self._encode(self._token_ids(prompt).to(like.device))[0]
-        self._cache[prompt] = embedding
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+        with self._lock:
+            self._cache[prompt] = embedding
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
         return embedding.to(device=like.device, dtype=like.dtype)
 
     def _token_ids(self, prompt: str) -> Tensor:

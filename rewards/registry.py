@@ -12,18 +12,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rewards.base import Reward
+from rewards.catalogue import CATALOGUE
 from rewards.errors import RewardError
 
-_TARGETS: dict[str, str] = {
-    "brightness": "rewards.testing:BrightnessReward",
-    "clip_preference": "rewards.clip_preference:ClipPreference",
-    "colourfulness": "rewards.colourfulness:Colourfulness",
-    "dynamic_degree": "rewards.dynamic_degree:DynamicDegree",
-    "frame_difference": "rewards.frame_difference:FrameDifference",
-    "saturation": "rewards.saturation:Saturation",
-    "sharpness": "rewards.sharpness:Sharpness",
-    "video_text": "rewards.video_text:VideoText",
-}
+_TARGETS: dict[str, str] = {name: entry.target for name, entry in CATALOGUE.items()}
 
 _PLAIN = (bool, int, float, str, Path, NoneType)
 """Types whose values `build` checks."""

@@ -7,7 +7,9 @@ Example:
 """
 
 import dataclasses
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import torch
@@ -165,6 +167,72 @@ class RewardContract:
                 return self.score(pixels).values[key]
 
             assert torch.autograd.gradcheck(score, (video,), eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
+
+    def test_gradient_equals_finite_differences_at_eight_pixels(self) -> None:
+        """In float64 the gradient at eight single pixels equals central differences, as people check by hand."""
+        video = self.clips(dtype=torch.float64)[:1]
+        leaf = video.clone().requires_grad_()
+        looked_at = self.build().spec.frames.select(self.shape[1])
+        for key in self._differentiable():
+            (gradient,) = torch.autograd.grad(self.score(leaf).values[key].sum(), leaf)
+            seen = gradient[0, list(looked_at)].abs().amax() + 1e-12
+            for pixel in self._eight_pixels(looked_at):
+                step = torch.zeros_like(video)
+                step[pixel] = 1e-5
+                with torch.no_grad():
+                    up, down = (self.score(video + sign * step).values[key] for sign in (1, -1))
+                assert abs(float((up - down) / 2e-5) - float(gradient[pixel])) <= 1e-3 * float(seen) + 1e-7
+
+    def _eight_pixels(self, frames: Sequence[int]) -> list[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(1)
+
+        def draw(count: int) -> int:
+            return int(torch.randint(count, (), generator=generator))
+
+        return [(0, frames[draw(len(frames))], *(draw(size) for size in self.shape[2:])) for _ in range(8)]
+
+    def test_chosen_frames_alone_decide(self) -> None:
+        """A clip of only the frames that the policy chooses scores alike; a trainer decodes no others."""
+        frames = self.build().spec.frames
+        if frames.kind == "all":
+            return
+        video, chosen = self.clips(), list(dict.fromkeys(frames.select(self.shape[1])))
+        self._close(self.score(video), self.score(video[:, chosen]))
+        others = [index for index in range(self.shape[1]) if index not in chosen]
+        changed = video.clone()
+        changed[:, others] = 1 - changed[:, others]
+        self._close(self.score(video), self.score(changed))
+
+    def test_odd_sizes_are_scored(self) -> None:
+        """Heights and widths that nothing divides are no error."""
+        batch, frames, channels, height, width = self.shape
+        video = torch.rand(batch, frames, channels, height + 1, width + 3, generator=torch.Generator().manual_seed(2))
+        output = self.score(video)
+        assert bool(output.valid.all())
+        assert all(bool(torch.isfinite(value).all()) for value in output.values.values())
+
+    def test_empty_prompt_is_refused_where_it_matters(self) -> None:
+        """A reward that reads the prompt refuses an empty one; another does not care."""
+        video, prompts = self.clips(), ["", *self.prompts[1 : self.shape[0]]]
+        if self.build().spec.uses_prompt:
+            assert "empty" in self._refuses(video, prompts)
+        else:
+            assert bool(self.score(video, prompts).valid.all())
+
+    def test_pickled_reward_scores_alike(self) -> None:
+        """A reward travels to another process."""
+        copy = pickle.loads(pickle.dumps(self.build()))  # our own bytes
+        video = self.clips()
+        self._close(self.score(video), copy(video, self.prompts[: self.shape[0]], fps=8.0))
+
+    def test_threads_score_alike(self) -> None:
+        """Four threads that share the reward get what one gets."""
+        reward = registry.build(self.reward, **self.options) if ":" not in self.reward else self.build()
+        video, prompts = self.clips(), self.prompts[: self.shape[0]]
+        expected = self.score(video)
+        with ThreadPoolExecutor(4) as pool:
+            for output in pool.map(lambda _: reward(video, prompts, fps=8.0), range(4)):
+                self._close(output, expected)
 
     def test_scores_after_inference_mode_still_carry_gradient(self) -> None:
         """A first call in inference mode leaves no cached tensor that autograd refuses."""

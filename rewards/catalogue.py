@@ -1,0 +1,99 @@
+"""The zoo: one record per reward that a config may name. Facts here cost no weights; tests hold them to the classes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Tier = Literal["A", "C", "D"]
+"""A: in this process, torch only. C: the original package in an environment of its own. D: a model behind HTTP."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardEntry:
+    """What `rlhf-video rewards list` prints of a reward, and where its class is."""
+
+    target: str
+    """"package.module:Class"; imported when the reward is built."""
+    tier: Tier
+    """Where it runs."""
+    is_differentiable: bool
+    """Whether gradients reach the pixels."""
+    frames: str
+    """Which frames it looks at by default, in words."""
+    licence: str
+    """Of code and weights, SPDX names where there are some."""
+    parity: str
+    """What it was compared with, and how closely."""
+    weights: tuple[str, ...] = ()
+    """Names in rewards/ledger.py of the files that it loads by default."""
+
+
+OWN = "Apache-2.0"
+CLOSED_FORM = "closed form, tested by hand-made clips"
+
+CATALOGUE: dict[str, RewardEntry] = {
+    "brightness": RewardEntry(
+        target="rewards.testing:BrightnessReward",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
+    "clip_preference": RewardEntry(
+        target="rewards.clip_preference:ClipPreference",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="the folder's",
+        parity="transformers.CLIPModel, score <= 1e-5",
+    ),
+    "colourfulness": RewardEntry(
+        target="rewards.colourfulness:Colourfulness",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
+    "dynamic_degree": RewardEntry(
+        target="rewards.dynamic_degree:DynamicDegree",
+        tier="A",
+        is_differentiable=True,
+        frames="8 fps",
+        licence="BSD-3-Clause",
+        parity="torchvision's RAFT, flow <= 2e-5 px",
+        weights=("raft_large",),
+    ),
+    "frame_difference": RewardEntry(
+        target="rewards.frame_difference:FrameDifference",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
+    "saturation": RewardEntry(
+        target="rewards.saturation:Saturation",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
+    "sharpness": RewardEntry(
+        target="rewards.sharpness:Sharpness",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
+    "video_text": RewardEntry(
+        target="rewards.video_text:VideoText",
+        tier="A",
+        is_differentiable=True,
+        frames="uniform, as many as the model takes",
+        licence="the folder's",
+        parity="transformers.XCLIPModel, score <= 1e-5",
+    ),
+}
