@@ -64,6 +64,14 @@ CATALOGUE: dict[str, RewardEntry] = {
         parity="torchvision's RAFT, flow <= 2e-5 px",
         weights=("raft_large",),
     ),
+    "ensemble": RewardEntry(
+        target="rewards.ensemble:Ensemble",
+        tier="A",
+        is_differentiable=True,
+        frames="its members'",
+        licence="its members'",
+        parity=CLOSED_FORM,
+    ),
     "frame_difference": RewardEntry(
         target="rewards.frame_difference:FrameDifference",
         tier="A",
@@ -95,5 +103,13 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="uniform, as many as the model takes",
         licence="the folder's",
         parity="transformers.XCLIPModel, score <= 1e-5",
+    ),
+    "weighted": RewardEntry(
+        target="rewards.terms:weighted",
+        tier="A",
+        is_differentiable=True,
+        frames="its terms'",
+        licence="its terms'",
+        parity=CLOSED_FORM,
     ),
 }

@@ -104,6 +104,20 @@ class RewardTerm:
         """Return the counting dimension of an output, shape (batch,)."""
         return output.values[self.dimension or self.reward.spec.dimensions[0]]
 
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether the counting dimension carries a gradient to pixels."""
+        spec = self.reward.spec
+        return spec.is_differentiable and (self.dimension or spec.dimensions[0]) not in spec.without_gradient
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        """Return (raw - mean) / std, negated where lower raw values are better.
+
+        Raises:
+            RewardError: The statistics have not been measured.
+        """
+        return self.weighted(raw) / abs(self.weight)
+
     def weighted(self, raw: Tensor) -> Tensor:
         """Return weight * (raw - mean) / std.
 
@@ -135,6 +149,12 @@ class PixelGradient:
         return {key: norm / total if total > 0 else 0.0 for key, norm in self.norms.items()}
 
 
+def common_frames(specs: Sequence[RewardSpec]) -> FramePolicy:
+    """Return the frame policy that serves several rewards: theirs where they agree, else every frame."""
+    policies = {spec.frames for spec in specs}
+    return policies.pop() if len(policies) == 1 else FramePolicy("all")
+
+
 class WeightedReward:
     """Sum over terms of weight * (score - mean) / std. Itself a reward.
 
@@ -152,7 +172,6 @@ class WeightedReward:
             raise RewardError(f"A sum of rewards needs one or more distinct names, got {keys}.")
         self.terms = tuple(terms)
         specs = [term.reward.spec for term in terms]
-        policies = {spec.frames for spec in specs}
         self.spec = RewardSpec(
             name="weighted",
             version="+".join(
@@ -161,11 +180,8 @@ class WeightedReward:
             dimensions=(TOTAL, *keys),
             range=(-math.inf, math.inf),
             higher_is_better=True,
-            is_differentiable=all(
-                term.reward.spec.is_differentiable and term.dimension not in term.reward.spec.without_gradient
-                for term in terms
-            ),
-            frames=policies.pop() if len(policies) == 1 else FramePolicy("all"),
+            is_differentiable=all(term.is_differentiable for term in terms),
+            frames=common_frames(specs),
             resolution=None,
             licence=", ".join(dict.fromkeys(spec.licence for spec in specs)),
             paper=None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rewards.composite import Normalisation
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
@@ -80,6 +81,8 @@ class RewardTermConfig:
     """Name in metrics and tables; None takes `name`. Needed when one class is used twice."""
     options: dict[str, object] = field(default_factory=dict)
     """Arguments of the reward's class, for example {model: assets/sprite-clip}."""
+    normalisation: Normalisation | None = None
+    """Fixed statistics {mean, std, provenance} of a trained reward; None measures them on the base model's clips."""
 
     @property
     def key(self) -> str:

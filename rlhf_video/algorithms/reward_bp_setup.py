@@ -114,7 +114,15 @@ def build_rewards(config: RewardBpConfig) -> RewardSet:
     for entry in config.rewards:
         reward = registry.build(entry.name, **entry.options)
         require_differentiable(reward, key=entry.key, dimension=entry.dimension)
-        terms.append(RewardTerm(key=entry.key, reward=reward, weight=entry.weight, dimension=entry.dimension))
+        terms.append(
+            RewardTerm(
+                key=entry.key,
+                reward=reward,
+                weight=entry.weight,
+                dimension=entry.dimension,
+                normalisation=entry.normalisation,
+            )
+        )
         reported[entry.key] = reward
     for entry in config.held_out:
         reward = registry.build(entry.name, **entry.options)
@@ -211,7 +219,10 @@ class World:
         return self.backbone.noise(self.shape(len(indices)), generators)
 
     def measure_normalisation(self) -> dict[str, Normalisation]:
-        """Return each trained reward's mean and deviation on the base model's validation clips."""
+        """Return the statistics of each trained reward that came without: of the base model's validation clips."""
+        unmeasured = [term.normalisation is None for term in self.rewards.trained.terms]
+        if not any(unmeasured):
+            return {}
         clips, scores = self.validator.base()
         pictures = self.objective.pixel_frames(self.backbone.spec.num_latent_frames(self.config.sampling.num_frames))
         if len(pictures) < clips.video.shape[1]:
@@ -222,6 +233,7 @@ class World:
         return {
             term.key: Normalisation.from_scores(torch.from_numpy(scores[name]), provenance=provenance)
             for term, name in zip(self.rewards.trained.terms, self.trained_names(), strict=True)
+            if term.normalisation is None
         }
 
     def trained_names(self) -> list[str]:
