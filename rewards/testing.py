@@ -17,8 +17,10 @@ from torch import Tensor
 
 from rewards import registry
 from rewards.base import FramePolicy, Reward, RewardOutput, RewardSpec, masked_output
+from rewards.catalogue import CATALOGUE
 from rewards.errors import RewardError
 from rewards.inputs import check_clips, full_precision
+from rewards.ledger import LEDGER
 
 
 class BrightnessReward:
@@ -303,6 +305,15 @@ class RewardContract:
         for key, value in output.values.items():
             assert value.is_cuda
             torch.testing.assert_close(value.cpu(), expected.values[key], rtol=1e-3, atol=1e-3)
+
+    def test_catalogue_tells_the_truth(self) -> None:
+        """What `rlhf-video rewards list` prints without weights is what the built reward says."""
+        entry = CATALOGUE.get(self.reward)
+        if entry is None:
+            return
+        assert entry.is_differentiable == self.build().spec.is_differentiable
+        assert entry.licence and entry.frames and entry.parity
+        assert all(name in LEDGER for name in entry.weights)
 
     def test_spec_is_a_frozen_record(self) -> None:
         """Nobody changes a reward's facts behind its back."""
