@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from rewards.judge_connection import Connection, JudgeUsage
 from rewards.judge_frames import FrameFormat, message_parts, pixel_hash
 
 logger = logging.getLogger(__name__)
+
+OWN_FIELDS = ("model", "messages", "n", "stream")
+"""Fields of a request that a user cannot set with extra_body."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Judge:
         template_version: str,
         form: FrameFormat,
         sampling: Mapping[str, Any],
+        extra_body: Mapping[str, object] | None,
         cache: str | Path | None,
     ) -> None:
         """Prepare to ask; nothing is sent yet.
@@ -63,14 +67,16 @@ class Judge:
             read: Answer -> scores; raises `JudgeError` for whatever is not exactly an answer.
             template_version: Of the question's wording; part of the cache's key.
             form: How frames travel.
-            sampling: All fields of the request but model and messages; part of the cache's key.
+            sampling: Fields of the request beside model and messages; part of the cache's key.
+            extra_body: More of them, from the user; they win.
             cache: SQLite file for answers, None keeps none.
 
         Raises:
-            RewardError: The cache cannot be used.
+            RewardError: The cache cannot be used, or an extra field is no JSON or not the user's to set.
         """
         self._client = JudgeClient(connection)
-        self._read, self._template_version, self._form, self._sampling = read, template_version, form, dict(sampling)
+        self._read, self._template_version, self._form = read, template_version, form
+        self._sampling = {**sampling, **_checked_extra(extra_body)}
         self._cache = None if cache is None else JudgeCache(cache)
 
     @property
@@ -135,7 +141,7 @@ class Judge:
             logger.warning("Judge %s gave no verdict: %s", self._client.connection.model, error)
             return Verdict({}, str(error))
         if self._cache is not None:  # only what could be read: nonsense is asked again
-            self._cache.put(key, asdict(answer))
+            self._cache.put(key, asdict(_essence(answer)))
         return Verdict(values)
 
     def _look_up(self, key: str) -> Mapping[str, float] | None:
@@ -158,3 +164,25 @@ class Judge:
             "sampling": self._sampling,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _checked_extra(extra_body: Mapping[str, object] | None) -> dict[str, Any]:
+    if not isinstance(extra_body, Mapping | None):
+        raise RewardError(f"extra_body must be fields of the request such as {{top_k: 1}}, got {extra_body!r}.")
+    extra = dict(extra_body or {})
+    if taken := [name for name in OWN_FIELDS if name in extra]:
+        raise RewardError(f"extra_body cannot set {', '.join(taken)}: the judge does.")
+    try:
+        json.dumps(extra)
+    except (TypeError, ValueError) as error:
+        raise RewardError(f"extra_body must be JSON: {error}.") from error
+    return extra
+
+
+def _essence(answer: Answer) -> Answer:
+    """Drop the alternatives of all tokens but digits: a thought of a thousand tokens has a megabyte of them."""
+    tokens = (
+        token if str(token.get("token")).strip().isdigit() else {key: token.get(key) for key in ("token", "bytes")}
+        for token in answer.tokens
+    )
+    return replace(answer, tokens=tuple(tokens))

@@ -76,6 +76,8 @@ def connect(base_url: str, model: str, extra: Mapping[str, object] | None = None
     """
     fields = [field.name for field in dataclasses.fields(Connection) if field.name not in ("base_url", "model")]
     hints = get_type_hints(Connection)
+    if not isinstance(extra, Mapping | None):
+        raise RewardError(f"connection must be fields such as {{concurrency: 16}}, got {extra!r}.")
     given = dict(extra or {})
     for name, value in given.items():
         if name not in fields:

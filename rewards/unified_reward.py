@@ -96,7 +96,8 @@ class UnifiedReward:
             read=self._read,
             template_version=TEMPLATE_VERSION,
             form=FrameFormat(encoding, jpeg_quality),
-            sampling={**greedy(max_tokens), **self._constraint(), **(extra_body or {})},
+            sampling={**greedy(max_tokens), **self._constraint()},
+            extra_body=extra_body,
             cache=cache,
         )
         self.spec = RewardSpec(

@@ -93,11 +93,11 @@ class VideoScore2:
             send_as: `video`, as in training (vLLM only), or `images`, which any server takes and which costs twice the
                 tokens, outside of what the model was trained on.
             jpeg_quality: 1 to 100.
-            max_tokens: Longest answer, thoughts included. The page's 1,024 cuts some thoughts off.
+            max_tokens: Longest answer, thoughts included; twice the page's 1,024, because a cut answer is no verdict.
             cache: SQLite file that keeps answers by content, None keeps none. One file per served weights: the key
                 holds the model's name, which the server may give to other weights tomorrow.
             connection: Other fields of `Connection`, for example {concurrency: 16, api_key_env: JUDGE_KEY}.
-            extra_body: More fields of the request.
+            extra_body: More fields of the request, for example {mm_processor_kwargs: {fps: 2.0}}.
 
         Raises:
             RewardError: An option out of range, an unknown field, or a cache that cannot be used.
@@ -115,7 +115,8 @@ class VideoScore2:
             read=self._read,
             template_version=TEMPLATE_VERSION,
             form=FrameFormat("jpeg", jpeg_quality, send_as),
-            sampling={**greedy(max_tokens), **logprobs, **(extra_body or {})},
+            sampling={**greedy(max_tokens), **logprobs},
+            extra_body=extra_body,
             cache=cache,
         )
         self.spec = RewardSpec(

@@ -209,6 +209,10 @@ def test_regex_for_the_server_admits_what_the_reader_reads(server: Any, field: s
         ({"connection": {"concurrency": "8"}}, "a whole number, got '8'"),
         ({"connection": {"concurrency": 0}}, "above 0"),
         ({"connection": {"prompt_price": -1}}, "0 or more"),
+        ({"connection": "fast"}, "must be fields"),
+        ({"extra_body": "top_k"}, "must be fields"),
+        ({"extra_body": {"stream": True}}, "cannot set stream"),
+        ({"extra_body": {"x": {1, 2}}}, "must be JSON"),
     ],
 )
 def test_wrong_options_say_what_fits(options: dict[str, object], message: str) -> None:
@@ -238,6 +242,14 @@ def test_cache_answers_without_a_request_and_knows_what_changed(server: Any, tmp
     judge(server, cache=cache, encoding="png")(video, ["a circle"], fps=8.0)
     UnifiedReward(server.url, "Other", cache=cache, connection=server.fast)(video, ["a circle"], fps=8.0)
     assert len(server.bodies) == 6
+
+
+def test_extra_fields_travel_with_the_request(server: Any) -> None:
+    server.replies = [server.chat(GOOD)]
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "seed": 7}
+    judge(server, extra_body=extra)(clips(), ["a"], fps=8.0)
+    assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.bodies[0]["seed"] == 7
 
 
 def test_nonsense_is_not_kept(server: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,17 @@ def test_digit_that_the_server_does_not_list_counts_as_impossible(server: Any) -
     text = re.sub(r"\d$", "3", LIST, flags=re.MULTILINE)
     server.replies = [server.chat(text, logprobs=tokens_of(text, (0.0, 0.0, 0.6, 0.4, 0.0)))]
     assert scores(server, score="expected") == pytest.approx([3.4] * 3)
+
+
+def test_kept_answer_gives_the_same_scores_and_is_small(server: Any, tmp_path: Path) -> None:
+    text = THOUGHTS.replace("moderate", "moderate, " * 500) + LIST
+    alternatives = [{"token": f"word-{i}", "logprob": -float(i)} for i in range(20)]
+    tokens = [{**token, "top_logprobs": token["top_logprobs"] or alternatives} for token in tokens_of(text)]
+    server.replies = [server.chat(text, logprobs=tokens)]
+    file = tmp_path / "judge.sqlite"
+    assert scores(server, cache=file) == scores(server, cache=file)
+    assert len(server.bodies) == 1
+    assert file.stat().st_size < 200_000 < len(server.replies[0].body)
 
 
 @pytest.mark.parametrize(
