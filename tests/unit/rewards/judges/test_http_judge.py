@@ -96,7 +96,7 @@ def test_retry_after_seconds_are_waited(server: Any) -> None:
     server.replies = [server.reply(429, b"slow down", {"Retry-After": "1"}), server.chat("yes")]
     start = time.monotonic()
     client(server).ask(QUESTION)
-    assert 1.0 <= time.monotonic() - start < 3.0
+    assert 1.0 <= time.monotonic() - start < 5.0
 
 
 def test_retry_after_date_beyond_the_deadline_gives_up_at_once(server: Any) -> None:
@@ -104,7 +104,7 @@ def test_retry_after_date_beyond_the_deadline_gives_up_at_once(server: Any) -> N
     server.replies = [server.reply(429, b"quota", {"Retry-After": email.utils.format_datetime(moment, usegmt=True)})]
     start = time.monotonic()
     message = failure(server)
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < 4.0
     assert "10 s are over" in message
     assert "quota" in message
     assert len(server.bodies) == 1
@@ -118,17 +118,17 @@ def test_unreadable_retry_after_is_ignored(server: Any) -> None:
 def test_server_that_hangs_is_left_at_the_deadline(server: Any) -> None:
     server.replies = [server.reply(seconds=5.0)]
     start = time.monotonic()
-    message = failure(server, attempt_seconds=0.2, deadline_seconds=0.5)
-    assert time.monotonic() - start < 1.5
+    message = failure(server, attempt_seconds=0.2, deadline_seconds=1.0)
+    assert time.monotonic() - start < 4.0
     assert "no whole answer within" in message
     assert len(server.bodies) >= 2
 
 
 def test_server_that_drips_is_left_at_the_deadline(server: Any) -> None:
-    server.replies = [server.reply(body=server.chat("yes").body, drip_seconds=0.05)]
+    server.replies = [server.reply(body=server.chat("yes").body, drip_seconds=0.003)]
     start = time.monotonic()
-    failure(server, attempt_seconds=0.3, deadline_seconds=0.4)
-    assert time.monotonic() - start < 1.5
+    failure(server, attempt_seconds=0.2, deadline_seconds=0.3)  # the whole takes about 1 s, no byte takes long
+    assert time.monotonic() - start < 4.0
 
 
 def test_nobody_there_is_an_error_for_everybody() -> None:

@@ -244,6 +244,14 @@ def test_cache_answers_without_a_request_and_knows_what_changed(server: Any, tmp
     assert len(server.bodies) == 6
 
 
+def test_new_wording_forgets_old_answers(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.replies = [server.chat(GOOD)]
+    for version in ("1", "1", "2"):
+        monkeypatch.setattr("rewards.unified_reward.TEMPLATE_VERSION", version)
+        judge(server, cache=tmp_path / "judge.sqlite")(clips(), ["a"], fps=8.0)
+    assert len(server.bodies) == 2
+
+
 def test_extra_fields_travel_with_the_request(server: Any) -> None:
     server.replies = [server.chat(GOOD)]
     extra = {"chat_template_kwargs": {"enable_thinking": False}, "seed": 7}
