@@ -96,6 +96,22 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence=OWN,
         parity=CLOSED_FORM,
     ),
+    "unified_reward": RewardEntry(
+        target="rewards.unified_reward:UnifiedReward",
+        tier="D",
+        is_differentiable=False,
+        frames="uniform, 16",
+        licence="MIT",
+        parity="prompt and answer form of the authors' code; a local server made for the test",
+    ),
+    "video_score2": RewardEntry(
+        target="rewards.video_score2:VideoScore2",
+        tier="D",
+        is_differentiable=False,
+        frames="2 fps",
+        licence="Apache-2.0",
+        parity="prompt, frame rule and soft score of the authors' code; a local server made for the test",
+    ),
     "video_text": RewardEntry(
         target="rewards.video_text:VideoText",
         tier="A",
