@@ -112,22 +112,36 @@ def _genai_bench(path: Path, root: Path, labels: LabelReader) -> tuple[tuple[str
 
 
 def _preferences(path: Path, root: Path, labels: LabelReader) -> tuple[tuple[str, ...], list[Comparison]]:
-    """Read our own JSON lines: prompt, clip_a, clip_b, labels {dimension: A, B or tie}, and maybe model_a, model_b."""
+    """Read our own preference pairs: prompt, a and b {path, model, adapter}, labels and soft {question: answer}."""
     comparisons, dimensions = [], dict[str, None]()
-    for row in read_rows(path, ("prompt", "clip_a", "clip_b", "labels")):
-        given = row.values["labels"]
-        if not isinstance(given, dict) or not given:
+    for row in read_rows(path, ("prompt", "a", "b")):
+        answers = row.part("labels") if "labels" in row.values else Row(path, row.line, {})
+        shares = row.part("soft") if "soft" in row.values else Row(path, row.line, {})
+        questions = tuple(dict.fromkeys((*answers.values, *shares.values)))
+        if not questions:
             raise DataError(
-                f"Line {row.line} of '{path}': 'labels' must be like {{\"overall\": \"A\"}}, got {given!r}."
+                f"Line {row.line} of '{path}' answers nothing: 'labels' must be like {{\"overall\": \"A\"}}."
             )
-        written = Row(path, row.line, given)
         chosen: dict[str, Label] = {}
-        for dimension in given:
-            dimensions.setdefault(dimension)
-            chosen |= labels.read(row, dimension, written.optional(dimension))
-        models = (row.optional("model_a"), row.optional("model_b"))
-        comparisons.append(_comparison(row, root, row.text("clip_a"), row.text("clip_b"), chosen, models))
+        for question in questions:
+            dimensions.setdefault(question)
+            if question in shares.values:  # a share counts before the label
+                chosen[question] = _from_share(shares, question)
+            else:
+                chosen |= labels.read(row, question, answers.optional(question))
+        sides = [row.part(side) for side in ("a", "b")]
+        clips = [side.text("path") for side in sides]
+        models = [" + ".join(filter(None, (side.optional("model"), side.optional("adapter")))) for side in sides]
+        comparisons.append(_comparison(row, root, clips[0], clips[1], chosen, (models[0], models[1])))
     return tuple(dimensions), comparisons
+
+
+def _from_share(shares: Row, question: str) -> Label:
+    """Return what most raters said; exactly one half is a tie."""
+    share = shares.values[question]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise DataError(f"Line {shares.line} of '{shares.file}': soft.{question} must be in [0, 1], got {share!r}.")
+    return "tie" if share == 0.5 else ("A" if share > 0.5 else "B")
 
 
 def _comparison(
@@ -163,6 +177,6 @@ BENCHMARKS: Mapping[str, tuple[str, Mapping[str, Label], _Reader]] = {
         {"leftvote": "A", "rightvote": "B", "tievote": "tie", "bothbad_vote": "tie"},
         _genai_bench,
     ),
-    "preferences": ("preferences.jsonl", {"A": "A", "B": "B", "tie": "tie"}, _preferences),
+    "preferences": ("preferences.jsonl", {"A": "A", "B": "B", "tie": "tie", "both-bad": "tie"}, _preferences),
 }
 """Name -> default file, labels as written, reader."""

@@ -43,6 +43,17 @@ class Row:
             raise DataError(f"Line {self.line} of '{self.file}': {column!r} must be a text, got {value!r}.")
         return "" if value.strip().lower() == "nan" else value.strip()
 
+    def part(self, column: str) -> "Row":
+        """Return an object inside this row as a row of its own.
+
+        Raises:
+            DataError: The column holds something else than an object.
+        """
+        value = self.values.get(column)
+        if not isinstance(value, dict):
+            raise DataError(f"Line {self.line} of '{self.file}': {column!r} must be an object {{...}}, got {value!r}.")
+        return Row(self.file, self.line, value)
+
 
 def read_rows(path: Path, required: Sequence[str], *, advice: str = "") -> list[Row]:
     """Read all rows of an annotation file.

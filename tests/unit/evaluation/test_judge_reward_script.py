@@ -95,8 +95,10 @@ def test_two_rewards_share_a_score_file_and_keep_apart(
     judge(*_arguments(bench_root, tmp_path / "b", *cache, reward="sharpness"))
     assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 18
     assert _read(tmp_path / "b")["reward"].startswith("sharpness@")
-    # Clips of one grey level have no edge: every comparison is an exact tie up to the codec's noise.
-    assert _dimension(tmp_path / "b", "Overall")["without_ties"]["mean"] < 1.0
+    # Clips of one grey level have no edge: every comparison is an exact tie, wrong without ties and half right with.
+    overall = _dimension(tmp_path / "b", "Overall")
+    assert overall["counts"]["model_ties"] == 9
+    assert (overall["without_ties"]["mean"], overall["half_credit"]["mean"]) == (0.0, 0.5)
 
 
 def test_failed_clip_is_counted_listed_and_never_a_score(

@@ -162,23 +162,47 @@ def test_json_lines_of_another_form_are_refused_with_their_line(tmp_path: Path, 
         read_benchmark("genai-bench", tmp_path)
 
 
+def _pair(**changes: object) -> dict[str, object]:
+    return {"version": 1, "prompt": "a cat", "a": {"path": "1.mp4"}, "b": {"path": "2.mp4"}, **changes}
+
+
 def test_own_preferences_name_their_dimensions_themselves(tmp_path: Path) -> None:
-    clips = {"prompt": "a cat", "clip_a": "1.mp4", "clip_b": "2.mp4"}
     lines = [
-        {**clips, "labels": {"motion": "A"}},
-        {**clips, "labels": {"overall": "tie", "motion": "B"}, "model_b": "Y"},
+        _pair(labels={"motion": "A"}),
+        _pair(labels={"overall": "both-bad", "motion": "B"}, b={"path": "3.mp4", "model": "Y", "adapter": "Z"}),
     ]
     _genai(tmp_path / "preferences.jsonl", *lines)
     benchmark = read_benchmark("preferences", tmp_path)
     assert benchmark.dimensions == ("motion", "overall")
     assert [dict(item.labels) for item in benchmark.comparisons] == [{"motion": "A"}, {"overall": "tie", "motion": "B"}]
-    assert (benchmark.comparisons[1].model_a, benchmark.comparisons[1].model_b) == ("unknown", "Y")
+    second = benchmark.comparisons[1]
+    assert (second.model_a, second.model_b, second.clip_b) == ("unknown", "Y + Z", tmp_path / "3.mp4")
 
 
-@pytest.mark.parametrize("labels", [{}, "A", None, {"overall": 1}])
-def test_own_preferences_without_labels_are_refused(tmp_path: Path, labels: object) -> None:
-    _genai(tmp_path / "preferences.jsonl", {"prompt": "a", "clip_a": "1", "clip_b": "2", "labels": labels})
-    with pytest.raises(DataError, match="Line 1 of "):
+def test_own_preferences_count_the_share_of_raters_before_the_label(tmp_path: Path) -> None:
+    lines = [_pair(soft={"overall": share}, labels={"overall": "A"}) for share in (0.9, 0.5, 0)]
+    _genai(tmp_path / "preferences.jsonl", *lines, _pair(soft={"overall": 0.4}))
+    labels = [item.labels["overall"] for item in read_benchmark("preferences", tmp_path).comparisons]
+    assert labels == ["A", "tie", "B", "B"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "Line 1 of .* answers nothing"),
+        ({"labels": {}}, "Line 1 of .* answers nothing"),
+        ({"labels": "A"}, "'labels' must be an object"),
+        ({"labels": {"overall": 1}}, "'overall' must be a text, got 1"),
+        ({"labels": {"overall": "C"}}, "none of A, B, tie, both-bad: 'C'"),
+        ({"soft": {"overall": 1.5}}, "soft.overall must be in"),
+        ({"soft": {"overall": True}}, "soft.overall must be in"),
+        ({"labels": {"overall": "A"}, "a": "1.mp4"}, "'a' must be an object"),
+        ({"labels": {"overall": "A"}, "b": {}}, "'path' must be a text"),
+    ],
+)
+def test_own_preferences_of_another_form_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    _genai(tmp_path / "preferences.jsonl", _pair(**changes))
+    with pytest.raises(DataError, match=message):
         read_benchmark("preferences", tmp_path)
 
 
