@@ -64,6 +64,7 @@ def run(request: JudgeRequest, *, show_progress: bool = False) -> Judgement:
         RewardError: The reward cannot be built.
     """
     _check_device(request.device)
+    _make_folder(request.out)
     benchmark = read_benchmark(
         request.benchmark, request.root, file=request.file, drop_unknown_labels=request.drop_unknown_labels
     )
@@ -165,6 +166,13 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"--device {device} is no torch device: use cpu or cuda.") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"--device {device}: torch sees no CUDA device here: use --device cpu.")
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be a folder ({error.strerror}): give another one.") from error
 
 
 def _missing_clips(benchmark: Benchmark, request: JudgeRequest) -> tuple[Path, ...]:

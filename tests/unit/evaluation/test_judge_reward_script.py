@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.judge_reward import main
+from evaluation.judging.command import parse_request
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -157,13 +158,20 @@ def test_dimension_may_be_left_out_and_is_named(bench_root: Path, tmp_path: Path
     assert "Not judged: TA." in (tmp_path / "out" / "judgement.md").read_text()
 
 
-def test_options_are_yaml_and_reach_the_reward(
-    bench_root: Path, tmp_path: Path, judge: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        judge(*_arguments(bench_root, tmp_path / "out", "--option", "scale=2"))
-    assert stop.value.code == 2
-    assert "Reward 'brightness' has no option 'scale'" in capsys.readouterr().err
+def test_options_are_yaml_with_dots_for_sections() -> None:
+    options = ["frames.kind=uniform", "frames.count=4", "beta=1e-4", "model=assets/sprite-clip", "label="]
+    flags = [part for option in options for part in ("--option", option)]
+    request = parse_request(_arguments(Path("r"), Path("o"), *flags))
+    frames = {"kind": "uniform", "count": 4}
+    assert request.options == {"frames": frames, "beta": 1e-4, "model": "assets/sprite-clip", "label": None}
+
+
+def test_options_reach_the_reward_and_the_report(bench_root: Path, tmp_path: Path, judge: Callable[..., None]) -> None:
+    model = str(ROOT / "assets" / "sprite-clip")
+    judge(*_arguments(bench_root, tmp_path / "out", "--option", f"model={model}", reward="clip_preference"))
+    judgement = _read(tmp_path / "out")
+    assert judgement["reward"].startswith("clip_preference@") and judgement["options"] == {"model": model}
+    assert _dimension(tmp_path / "out", "Overall")["counts"]["model_ties"] == 0
 
 
 @pytest.mark.parametrize(
@@ -177,6 +185,8 @@ def test_options_are_yaml_and_reach_the_reward(
         (("--resamples", "0"), "use 1,000 draws or more"),
         (("--file", "nowhere.csv"), "Annotation file 'nowhere.csv' does not exist"),
         (("--surprise",), "Unrecognized arguments"),
+        (("--option", "name=x"), "Reward 'brightness' has no option 'name'"),
+        (("--out", __file__), "cannot be a folder"),
     ],
 )
 def test_mistake_ends_with_one_paragraph_and_exit_code_2(
