@@ -16,7 +16,7 @@ PAIRS = (("dim", "bright"), ("bright", "medium"), ("medium", "dim"))
 
 
 def write_clip(path: Path, brightness: float, *, num_frames: int = 3, fps: float = 8.0) -> Path:
-    """Write a still clip of one grey level; the red channel tells clips of equal brightness apart."""
+    """Write a still clip of one grey level."""
     write_video(path, torch.full((num_frames, 3, 16, 16), brightness), fps)
     return path
 
