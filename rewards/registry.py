@@ -44,7 +44,7 @@ def register(name: str, target: str) -> None:
     _TARGETS[name] = target
 
 
-def build(name: str, **options: object) -> Reward:
+def build(name: str, /, **options: object) -> Reward:
     """Build a reward.
 
     Args:

@@ -4,6 +4,7 @@ Clips of one prompt resemble each other, so whole prompts are resampled, never s
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -82,10 +83,7 @@ def bootstrap_mean(
     Raises:
         DataError: As `paired_bootstrap`.
     """
-    if not 0.0 < level < 1.0:
-        raise DataError(f"level={level} is not a confidence level: use a number between 0 and 1, for example 0.95.")
-    if num_resamples < 1:
-        raise DataError(f"num_resamples={num_resamples} draws nothing: use 1,000 or more.")
+    _check_draws(num_resamples, level)
     sums, sizes = cluster_sums(values, clusters)
     mean = float(sums.sum() / sizes.sum())
     num_items, num_clusters = int(sizes.sum()), len(sizes)
@@ -96,6 +94,62 @@ def bootstrap_mean(
     low, high = np.quantile(means, [tail, 1.0 - tail])
     # Rounding in the resampled sums may put equal values one ulp beside their mean.
     return Interval(mean, min(float(low), mean), max(float(high), mean), num_items, num_clusters)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[NDArray[np.float64]], float],
+    clusters: ArrayLike,
+    *,
+    num_resamples: int = 2_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return the interval of any statistic of clustered observations, with the widening of `bootstrap_mean`.
+
+    Args:
+        statistic: Weights of the observations, shape (n,), to a number; NaN where a draw does not define it. It is
+            called with ones, then with the multiplicity that each draw gives each observation's cluster.
+        clusters: Prompt label of each observation, shape (n,).
+        num_resamples: Bootstrap draws.
+        seed: Seed of the draws.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The statistic in `mean`, and the percentile interval of the draws that define it. Infinite ends where there is
+        one cluster, or where fewer than half of the draws define it: the data cannot tell.
+
+    Raises:
+        DataError: Nothing is given, the level is not in (0, 1), there are no draws, or the statistic is not defined.
+    """
+    labels = np.asarray(clusters)
+    _check_draws(num_resamples, level)
+    if labels.ndim != 1 or labels.size == 0:
+        raise DataError(f"Clusters of shape {labels.shape} must be (n,) with n >= 1: there is nothing to resample.")
+    names, index = np.unique(labels, return_inverse=True)
+    whole = float(statistic(np.ones(len(index))))
+    if math.isnan(whole):
+        raise DataError("The statistic is not defined on this sample, so it has no interval.")
+    num_clusters = len(names)
+    if num_clusters == 1:
+        return Interval(whole, -math.inf, math.inf, len(index), num_clusters)
+    rng = np.random.default_rng(seed)
+    draws = np.empty(num_resamples)
+    for number in range(num_resamples):
+        counts = np.bincount(rng.integers(num_clusters, size=num_clusters), minlength=num_clusters)
+        draws[number] = statistic(counts[index].astype(np.float64))
+    defined = draws[~np.isnan(draws)]
+    if 2 * len(defined) < num_resamples:
+        return Interval(whole, -math.inf, math.inf, len(index), num_clusters)
+    tail = _expanded_tail((1.0 - level) / 2.0, num_clusters)
+    low, high = np.quantile(defined, [tail, 1.0 - tail])
+    return Interval(whole, min(float(low), whole), max(float(high), whole), len(index), num_clusters)
+
+
+def _check_draws(num_resamples: int, level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise DataError(f"level={level} is not a confidence level: use a number between 0 and 1, for example 0.95.")
+    if num_resamples < 1:
+        raise DataError(f"num_resamples={num_resamples} draws nothing: use 1,000 or more.")
 
 
 def _resampled_means(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlhf_video.errors import DataError
-from rlhf_video.stats import Interval, bootstrap_mean, paired_bootstrap
+from rlhf_video.stats import AreaUnderCurve, Interval, bootstrap_mean, bootstrap_statistic, paired_bootstrap
 from rlhf_video.stats.bootstrap import student_quantile
 
 
@@ -99,3 +99,45 @@ def test_level_and_resamples_out_of_range_are_refused() -> None:
 )
 def test_student_quantile_matches_the_table(degrees: int, expected: float) -> None:
     assert student_quantile(0.975, degrees) == pytest.approx(expected, rel=2e-3)
+
+
+def test_any_statistic_of_a_mean_has_the_interval_of_the_mean() -> None:
+    values, clusters = np.random.default_rng(2).normal(size=60), np.repeat(np.arange(20), 3)
+    mean = bootstrap_mean(values, clusters, num_resamples=4000)
+    general = bootstrap_statistic(lambda weights: float(weights @ values / weights.sum()), clusters, num_resamples=4000)
+    assert general.mean == pytest.approx(mean.mean)
+    assert (general.low, general.high) == pytest.approx((mean.low, mean.high), abs=0.03)
+    assert (general.num_items, general.num_clusters) == (60, 20)
+
+
+def test_interval_of_a_rank_statistic_covers_the_truth_in_95_percent_of_simulated_runs() -> None:
+    # P(decided |margin| > tied |margin|) for normals one standard deviation apart is Phi(1 / sqrt 2).
+    truth, hits, clusters = 0.760250, 0, np.repeat(np.arange(30), 4)
+    rng = np.random.default_rng(5)
+    for trial in range(150):
+        kind = rng.random(clusters.size) < 0.5
+        shared = 0.5 * rng.normal(size=30)[clusters]
+        values = shared + math.sqrt(0.75) * rng.normal(size=clusters.size) + kind
+        interval = bootstrap_statistic(AreaUnderCurve(kind, values), clusters, num_resamples=300, seed=trial)
+        hits += interval.low <= truth <= interval.high
+    # Three standard errors of 150 trials are 5.3 points.
+    assert hits / 150 == pytest.approx(0.95, abs=0.053)
+
+
+def test_statistic_that_most_draws_do_not_define_has_no_bounds() -> None:
+    # Both kinds are there only when all three prompts are drawn, in 6 of 27 draws.
+    interval = bootstrap_statistic(lambda weights: 1.0 if (weights > 0).all() else math.nan, [0, 1, 2])
+    assert (interval.mean, interval.low, interval.high) == (1.0, -math.inf, math.inf)
+
+
+def test_statistic_of_one_prompt_has_no_bounds() -> None:
+    assert bootstrap_statistic(lambda weights: float(weights.sum()), [7, 7]) == Interval(2.0, -math.inf, math.inf, 2, 1)
+
+
+def test_statistic_without_a_value_or_without_observations_is_refused() -> None:
+    with pytest.raises(DataError, match="not defined on this sample"):
+        bootstrap_statistic(lambda weights: math.nan, [0, 1])
+    with pytest.raises(DataError, match="nothing to resample"):
+        bootstrap_statistic(lambda weights: 1.0, [])
+    with pytest.raises(DataError, match="draws nothing"):
+        bootstrap_statistic(lambda weights: 1.0, [0, 1], num_resamples=0)
