@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rewards.workers import environments
 
 from rewards import random_weights, registry
-from rewards.workers import environments
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime import measure_peak
 
