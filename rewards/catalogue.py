@@ -80,6 +80,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence=OWN,
         parity=CLOSED_FORM,
     ),
+    "image_reward": RewardEntry(
+        target="rewards.image_reward:ImageReward",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="Apache-2.0",
+        parity="image-reward 1.5, random weights: score, features, gradient <= 1e-5",
+        weights=("image_reward",),
+    ),
     "saturation": RewardEntry(
         target="rewards.saturation:Saturation",
         tier="A",
