@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from rewards.errors import RewardError
@@ -35,6 +36,6 @@ def read_config(config: str | Path | None, config_class: type[ConfigT], publishe
         raise RewardError(f"{path} is the config of a model of type {kind!r}, this reward needs {wanted!r}.")
     try:
         return config_class(**values)
-    except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise RewardError(f"{path} is no valid {config_class.__name__}: {reason}") from error

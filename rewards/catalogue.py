@@ -72,6 +72,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="its members'",
         parity=CLOSED_FORM,
     ),
+    "flow_motion": RewardEntry(
+        target="rewards.flow_motion:FlowMotion",
+        tier="A",
+        is_differentiable=True,
+        frames="8 fps",
+        licence="BSD-3-Clause",
+        parity="closed form on torchvision's RAFT, flow <= 2e-5 px",
+        weights=("raft_large",),
+    ),
     "frame_difference": RewardEntry(
         target="rewards.frame_difference:FrameDifference",
         tier="A",
@@ -136,5 +145,14 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="its terms'",
         licence="its terms'",
         parity=CLOSED_FORM,
+    ),
+    "warp_error": RewardEntry(
+        target="rewards.warp_error:WarpError",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence="BSD-3-Clause",
+        parity="closed form on torchvision's RAFT, flow <= 2e-5 px",
+        weights=("raft_large",),
     ),
 }

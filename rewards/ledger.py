@@ -49,5 +49,6 @@ LEDGER: dict[str, WeightFile] = {
         url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         file="raft_large_C_T_V1-22a6c225.pth",
         licence="BSD-3-Clause",
+        note="raft-things.pth of github.com/princeton-vl/RAFT holds the same weights and is read as well.",
     ),
 }

@@ -114,7 +114,11 @@ def run_original(case: str) -> tuple[dict[str, np.ndarray], dict[str, tuple[int,
         model = ImageReward(med_config=f"{folder}/med_config.json", device="cpu")
     model.mlp = MLP(TEXT["hidden_size"])  # the package fixes 768
     state = model.state_dict()
-    drawn = {key: torch.from_numpy(random_array(key, value.shape, SEED)) for key, value in state.items() if value.is_floating_point()}
+    drawn = {
+        key: torch.from_numpy(random_array(key, value.shape, SEED))
+        for key, value in state.items()
+        if value.is_floating_point()
+    }
     model.load_state_dict({**state, **drawn})
     model.eval()
 

@@ -42,7 +42,8 @@ def build(folder: Path, *, text: dict[str, Any] | None = None, **vision: Any) ->
     vision_config |= {"intermediate_size": 4 * RECORD.VISION["embed_dim"], "image_size": 224, "patch_size": 16}
     vision_config |= {"layer_norm_eps": 1e-6, **vision}
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-    text_config = {name: RECORD.TEXT[name] for name in (*names, "vocab_size")} | (text or {})
+    text_config = {name: RECORD.TEXT[name] for name in (*names, "vocab_size")}
+    text_config |= {"bos_token_id": None, "sep_token_id": None, **(text or {})}
     config = {"model_type": "blip", "vision_config": vision_config, "text_config": text_config}
     (folder / "config.json").write_text(json.dumps(config))
     state = {
