@@ -72,6 +72,14 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="its members'",
         parity=CLOSED_FORM,
     ),
+    "exposure": RewardEntry(
+        target="rewards.exposure:Exposure",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
     "flow_motion": RewardEntry(
         target="rewards.flow_motion:FlowMotion",
         tier="A",
@@ -114,6 +122,14 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence=OWN,
         parity=CLOSED_FORM,
     ),
+    "temporal_flicker": RewardEntry(
+        target="rewards.temporal_flicker:TemporalFlicker",
+        tier="A",
+        is_differentiable=True,
+        frames="all",
+        licence=OWN,
+        parity=CLOSED_FORM,
+    ),
     "unified_reward": RewardEntry(
         target="rewards.unified_reward:UnifiedReward",
         tier="D",
@@ -121,6 +137,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="uniform, 16",
         licence="MIT",
         parity="prompt and answer form of the authors' code; a local server made for the test",
+    ),
+    "v_jepa_surprise": RewardEntry(
+        target="rewards.v_jepa_surprise:VJepaSurprise",
+        tier="A",
+        is_differentiable=True,
+        frames="all, windows of 16",
+        licence="MIT",
+        parity="transformers.VJEPA2Model, tokens <= 1e-6; closed form",
+        weights=("v_jepa2_vitl",),
     ),
     "video_score2": RewardEntry(
         target="rewards.video_score2:VideoScore2",
@@ -138,14 +163,6 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="the folder's",
         parity="transformers.XCLIPModel, score <= 1e-5",
     ),
-    "weighted": RewardEntry(
-        target="rewards.terms:weighted",
-        tier="A",
-        is_differentiable=True,
-        frames="its terms'",
-        licence="its terms'",
-        parity=CLOSED_FORM,
-    ),
     "warp_error": RewardEntry(
         target="rewards.warp_error:WarpError",
         tier="A",
@@ -154,5 +171,13 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="BSD-3-Clause",
         parity="closed form on torchvision's RAFT, flow <= 2e-5 px",
         weights=("raft_large",),
+    ),
+    "weighted": RewardEntry(
+        target="rewards.terms:weighted",
+        tier="A",
+        is_differentiable=True,
+        frames="its terms'",
+        licence="its terms'",
+        parity=CLOSED_FORM,
     ),
 }

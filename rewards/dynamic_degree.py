@@ -43,7 +43,7 @@ class DynamicDegree:
         """Load the flow model.
 
         Args:
-            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original repository publish it.
+            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original authors publish it.
             iterations: Refinements of the flow; 20 is VBench's.
             temperature: Width of the smooth score's slope, in pixels for a short side of 256. Ours: a still clip scores
                 0.05 at 2, and still has a gradient.

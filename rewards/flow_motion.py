@@ -20,10 +20,10 @@ class FlowMotion:
     """Mean speed of all pixels, and minus the mean change of their flow, between frames sampled at about 8 fps.
 
     Unit of both: pixels per 1/8 second for frames whose short side is 256; in proportion for others. "motion" >= 0 is
-    the mean length of the flow. "smoothness" <= 0 is minus the mean absolute difference, over directions and pixels, of
-    the flow at the same place in consecutive pairs: 0 for a still clip and for a camera that moves evenly, so it must be
-    paired with a motion reward, or it freezes videos. An object that moves evenly still changes the flow at its edges.
-    Higher is better for both. Every step is float32; the model moves to the clip's device and never trains.
+    the mean length of the flow. "smoothness" <= 0 is minus the mean absolute difference, over directions and pixels,
+    of the flow at the same place in consecutive pairs: 0 for a still clip and for a camera that moves evenly, so it
+    must be paired with a motion reward, or it freezes videos. An object that moves evenly still changes the flow at its
+    edges. Higher is better for both. Every step is float32; the model moves to the clip's device and never trains.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class FlowMotion:
         """Load the flow model.
 
         Args:
-            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original repository publish it.
+            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original authors publish it.
             iterations: Refinements of the flow; 20 is usual.
             pairs_per_pass: Pairs of frames through the model at a time, None for all; bounds memory, changes no score.
 

@@ -1,4 +1,4 @@
-"""ImageReward 1.0, a human-preference score of an image for a prompt, frame by frame (Xu et al. 2023, arXiv:2304.05977).
+"""ImageReward 1.0, human preference of an image for a prompt, frame by frame (Xu et al. 2023, arXiv:2304.05977).
 
 Equal to the package image-reward 1.5 (`score_gard`, its differentiable path) with the modern stack; frames are resized
 as float tensors, where the package resizes 8-bit pictures, which moves pixels by about one grey level.
@@ -7,7 +7,6 @@ as float tensors, where the package resizes 8-bit pictures, which moves pixels b
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import BlipConfig, PreTrainedTokenizerBase
@@ -28,7 +27,7 @@ MAX_TOKENS = 35
 
 
 class ImageReward:
-    """(raw score - 0.167) / 1.033 of each frame with the prompt, over the chosen frames their mean or another reduction.
+    """(raw score - 0.167) / 1.033 of a frame with the prompt; over the chosen frames their mean or another reduction.
 
     No fixed range: about N(0, 1) over the images that it was trained on. Higher is better; comparable for one prompt.
     A frame's short side is resized to 224 (bicubic, antialiased) and the centre is cut out. Every step is float32; the

@@ -5,6 +5,7 @@ text model is built with `is_decoder=True` (that is what gives it cross-attentio
 sees every other one.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -68,7 +69,7 @@ class ImageRewardModel(nn.Module):
         self.vision = BlipVisionModel(config.vision_config)
         self.text = BlipTextModel(config.text_config, add_pooling_layer=False)
         widths = (config.text_config.hidden_size, *HEAD_WIDTHS)
-        linear = [nn.Linear(inputs, outputs) for inputs, outputs in zip(widths, widths[1:], strict=False)]
+        linear = [nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)]
         # The published names count the dropout layers, which do nothing here: 0, 2, 4, 6, 7.
         drop = nn.Identity()
         self.head = nn.Sequential(linear[0], drop, linear[1], drop, linear[2], drop, linear[3], linear[4])

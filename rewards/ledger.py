@@ -51,4 +51,10 @@ LEDGER: dict[str, WeightFile] = {
         licence="BSD-3-Clause",
         note="raft-things.pth of github.com/princeton-vl/RAFT holds the same weights and is read as well.",
     ),
+    "v_jepa2_vitl": WeightFile(
+        repository="facebook/vjepa2-vitl-fpc64-256",
+        file="model.safetensors",
+        licence="MIT",
+        note="ViT-H and ViT-g (vjepa2-vith-fpc64-256, vjepa2-vitg-fpc64-256) load by path, with their config.json.",
+    ),
 }

@@ -33,7 +33,7 @@ class WarpError:
         """Load the flow model.
 
         Args:
-            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original repository publish it.
+            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original authors publish it.
             iterations: Refinements of the flow; 20 is usual.
             pairs_per_pass: Pairs of frames at a time, each of them in both directions, None for all; bounds memory,
                 changes no score.

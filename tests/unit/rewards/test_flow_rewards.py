@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from rewards import registry
+from rewards.catalogue import CATALOGUE
 from rewards.errors import RewardError
 from rewards.flow import FlowModel, sample_frames, visible, warp
 from rewards.flow_motion import FlowMotion
@@ -92,6 +94,14 @@ def test_gradient_reaches_pixels_through_raft(name: str, raft_file: Path) -> Non
         (gradient,) = torch.autograd.grad(output.values[dimension].sum(), video, retain_graph=True)
         assert gradient.isfinite().all()
         assert (gradient.flatten(2).abs().sum(dim=2) > 0).all()  # every frame
+
+
+@pytest.mark.parametrize("name", ["flow_motion", "warp_error", "dynamic_degree"])
+def test_a_config_file_names_everything_as_text(name: str, raft_file: Path) -> None:
+    reward = registry.build(name, **yaml.safe_load(f"{{weights: {raft_file}, iterations: 2, pairs_per_pass: null}}"))
+    entry = CATALOGUE[name]
+    assert (entry.is_differentiable, entry.licence) == (reward.spec.is_differentiable, reward.spec.licence)
+    assert reward.spec.name == name
 
 
 def test_even_motion_is_its_speed_and_perfectly_smooth(motion: FlowMotion) -> None:

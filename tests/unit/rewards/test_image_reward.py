@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from transformers import BlipConfig
 
 from rewards import registry
+from rewards.catalogue import CATALOGUE
 from rewards.errors import RewardError
 from rewards.image_reward import MAX_TOKENS, ImageReward
-from rewards.image_reward_model import PUBLISHED
+from rewards.image_reward_model import PUBLISHED, ImageRewardModel, rename_original
 from rewards.random_weights import random_array
 from rewards.testing import RewardContract
 
@@ -52,7 +56,7 @@ TEXT = {
 
 
 def published_layout(vision: dict[str, Any], text: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the package's `ImageReward` state dict (models/BLIP/vit.py, med.py, ImageReward.py)."""
+    """Return names and shapes of the package's `ImageReward` state dict (its vit.py, med.py, ImageReward.py)."""
     layout: dict[str, tuple[int, ...]] = {}
 
     def linear(name: str, outputs: int, inputs: int, norm: str | None = None) -> None:
@@ -148,6 +152,29 @@ def test_published_architecture_has_the_size_that_the_authors_state() -> None:
     numbers = sum(torch.Size(shape).numel() for shape in kept.values())
     assert 446e6 < numbers < 447e6  # 446.7 M; times 4 bytes that is the file's 1.79 GB
     assert len(layout) - len(kept) == 5
+    with torch.device("meta"):
+        ours = ImageRewardModel(BlipConfig(**PUBLISHED)).state_dict()
+    renamed = rename_original({key: torch.empty(shape, device="meta") for key, shape in layout.items()})
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in renamed.items()}
+
+
+def test_a_config_file_names_everything_as_text(tiny_folder: Path) -> None:
+    config = f"""
+    weights: {tiny_folder}/ImageReward.pt
+    config: {tiny_folder}
+    tokenizer: {tiny_folder}
+    frames: {{kind: uniform, count: 2}}
+    reduction: {{kind: softmin, temperature: 0.5}}
+    frames_per_pass: 1
+    """
+    reward = registry.build("image_reward", **yaml.safe_load(config))
+    video = torch.rand(1, 5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    each = [reward(video[:, [i]], ["a star"], fps=8).values["image_reward"].item() for i in (0, 4)]
+    score = reward(video, ["a star"], fps=8).values["image_reward"].item()
+    weights = [math.exp(-value / 0.5) for value in each]
+    assert score == pytest.approx(sum(w * v for w, v in zip(weights, each, strict=True)) / sum(weights), abs=1e-5)
+    entry = CATALOGUE["image_reward"]
+    assert (entry.is_differentiable, entry.licence) == (reward.spec.is_differentiable, reward.spec.licence)
 
 
 def test_a_prompt_is_tokenised_once_and_its_ids_serve_all_frames(
@@ -220,5 +247,5 @@ def test_tokenizers_of_other_models_are_refused(tiny_folder: Path, clip_folder: 
         ImageReward(**{**options(tiny_folder), "tokenizer": clip_folder})  # type: ignore[arg-type]
     (tmp_path / "vocab.txt").write_text("\n".join((*WORDS, "seven")) + "\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    with pytest.raises(RewardError, match="has 16 tokens with .* the text model 15"):
+    with pytest.raises(RewardError, match=r"has 16 tokens with .* the text model 15"):
         ImageReward(**{**options(tiny_folder), "tokenizer": tmp_path})  # type: ignore[arg-type]
