@@ -23,8 +23,6 @@ from rewards.weight_files import load_strictly, read_state, resolve
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Per channel, of V-JEPA 2's own preprocessing."""
-SHORT_SIDE = 256 / 224
-"""Of the crop: frames are resized so large before their centre is cut out (V-JEPA 2's own preprocessing)."""
 
 
 class VJepaSurprise:
@@ -106,8 +104,11 @@ class VJepaSurprise:
         return masked_output({"surprise": surprise}, clips.valid, clips.reasons)
 
     def _prepare(self, video: Tensor) -> Tensor:
-        """Map pixels (batch, frames, 3, height, width) in [0, 1] to the model's normalised square, bilinear."""
-        resized = resize_short_side(video, int(self._size * SHORT_SIDE), mode="bilinear")
+        """Map pixels (batch, frames, 3, height, width) in [0, 1] to the model's normalised square.
+
+        V-JEPA 2's own preprocessing: the short side bilinearly to 256 / 224 of the crop, then the centre.
+        """
+        resized = resize_short_side(video, self._size * 256 // 224, mode="bilinear")
         return normalise(centre_crop(resized, (self._size, self._size)), IMAGENET_MEAN, IMAGENET_STD)
 
     def _surprise(self, windows: Tensor) -> Tensor:
