@@ -1,7 +1,7 @@
 """How much a clip moves, by optical flow: VBench's dynamic degree (Huang et al. 2023, arXiv:2311.17982), smooth too.
 
 RAFT follows surfaces, so flicker and noise count less than in `frame_difference`, and how far things move shows. It
-needs weights that are not part of this repository, see rewards/raft_weights.py.
+needs weights that are not part of this repository, see rewards/ledger.py.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,10 @@ from torch import Tensor
 
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
+from rewards.flow import FlowModel, sample_frames
 from rewards.inputs import check_clips, full_precision
-from rewards.pretrained import follow, in_passes
-from rewards.raft_weights import load_raft
 from rewards.video_ops import take_frames
 
-SAMPLED_FPS = 8
-"""Frames are compared about this often per second (VBench)."""
 FASTEST_SHARE = 0.05
 """Share of a frame's pixels whose speed counts, the fastest ones: a small moving subject is motion (VBench)."""
 THRESHOLD = 6.0
@@ -37,7 +34,7 @@ class DynamicDegree:
 
     def __init__(
         self,
-        weights: str | Path,
+        weights: str | Path = "raft_large",
         *,
         iterations: int = 20,
         temperature: float = 2.0,
@@ -46,7 +43,7 @@ class DynamicDegree:
         """Load the flow model.
 
         Args:
-            weights: RAFT-large, as torchvision or the original repository publish it.
+            weights: Name in `rewards.ledger`, or a file: RAFT-large as torchvision or the original authors publish it.
             iterations: Refinements of the flow; 20 is VBench's.
             temperature: Width of the smooth score's slope, in pixels for a short side of 256. Ours: a still clip scores
                 0.05 at 2, and still has a gradient.
@@ -55,13 +52,10 @@ class DynamicDegree:
         Raises:
             RewardError: Missing or wrong weights, or an option out of range.
         """
-        for name, number in (("iterations", iterations), ("pairs_per_pass", pairs_per_pass)):
-            if number is not None and number < 1:
-                raise RewardError(f"{name} must be 1 or more, got {number}.")
         if not 0 < temperature < float("inf"):
             raise RewardError(f"temperature must be above 0, got {temperature}.")
-        self._model = load_raft(weights)
-        self._iterations, self._temperature, self._pairs_per_pass = iterations, temperature, pairs_per_pass
+        self._temperature = temperature
+        self._flow = FlowModel(weights, iterations=iterations, pairs_per_pass=pairs_per_pass)
         self.spec = RewardSpec(
             name="dynamic_degree",
             version="1",
@@ -84,17 +78,10 @@ class DynamicDegree:
             RewardError: Input of the wrong form, or a clip of fewer than two sampled frames.
         """
         clips = check_clips(video, prompts, fps=fps, min_frames=2)
-        sampled = range(0, video.shape[1], max(1, round(fps / SAMPLED_FPS)))
-        if len(sampled) < 2:
-            raise RewardError(
-                f"The dynamic degree compares frames that are {sampled.step} apart at {fps:g} fps: give at least "
-                f"{sampled.step + 1} frames, got {video.shape[1]}."
-            )
-        follow(self._model, clips.video)
+        sampled = sample_frames(video.shape[1], fps=fps)
         with full_precision(clips.video):
             frames = take_frames(clips.video, sampled)
-            pairs = (frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
-            speeds = in_passes(self._speeds, pairs, self._pairs_per_pass).unflatten(0, (len(video), -1))
+            speeds = self._flow.over_neighbours(self._speeds, frames)
             speeds = speeds * (256 / min(video.shape[-2:]))
             degree = torch.sigmoid((speeds - THRESHOLD) / self._temperature).mean(dim=1)
             num_moving = (speeds.detach() > THRESHOLD).sum(dim=1)
@@ -111,6 +98,6 @@ class DynamicDegree:
         Returns:
             (pairs,)
         """
-        flow = self._model(first, second, iterations=self._iterations)
+        flow = self._flow(first, second)
         lengths = torch.linalg.vector_norm(flow, dim=1).flatten(1)  # its gradient at no motion is 0, that of sqrt NaN
         return lengths.topk(max(1, int(FASTEST_SHARE * lengths.shape[1])), dim=1).values.mean(dim=1)

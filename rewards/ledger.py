@@ -37,10 +37,24 @@ class WeightFile:
 
 
 LEDGER: dict[str, WeightFile] = {
+    "image_reward": WeightFile(
+        repository="THUDM/ImageReward",
+        file="ImageReward.pt",
+        licence="Apache-2.0",
+        sha256="d71dc8d4912bc633c06ab8ef1ef6a81e8199d4369f14b47b29baf1d19de561f6",  # stated on the file's page
+        note="The repository has moved to zai-org/ImageReward; the old name leads there.",
+    ),
     "raft_large": WeightFile(
         repository=None,
         url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         file="raft_large_C_T_V1-22a6c225.pth",
         licence="BSD-3-Clause",
+        note="raft-things.pth of github.com/princeton-vl/RAFT holds the same weights and is read as well.",
+    ),
+    "v_jepa2_vitl": WeightFile(
+        repository="facebook/vjepa2-vitl-fpc64-256",
+        file="model.safetensors",
+        licence="MIT",
+        note="ViT-H and ViT-g (vjepa2-vith-fpc64-256, vjepa2-vitg-fpc64-256) load by path, with their config.json.",
     ),
 }

@@ -88,11 +88,15 @@ def _check_folder(model: str | Path) -> bool:
     return False
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | Path, *, needs_end: bool = True) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder or Hub id.
 
+    Args:
+        folder: Folder or Hub id.
+        needs_end: Whether the model reads the text at an end token, as CLIP does and BERT does not.
+
     Raises:
-        RewardError: None is there, or it has no end token.
+        RewardError: None is there, or it has no end token where one is needed.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=Path(folder).is_dir())
@@ -104,7 +108,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     # Without vocabulary files transformers 5 builds an empty tokenizer of the model's type, and says nothing.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise RewardError(f"There is no tokenizer vocabulary in {folder}. Name its folder with the option 'tokenizer'.")
-    if tokenizer.eos_token_id is None:
+    if needs_end and tokenizer.eos_token_id is None:
         raise RewardError(f"The tokenizer of {folder} has no end token, at which CLIP reads the text embedding.")
     return tokenizer
 
@@ -289,7 +293,8 @@ class TextEmbeddings:
             self._cache[prompt] = embedding
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
-        return embedding.to(device=like.device, dtype=like.dtype)
+        dtype = like.dtype if embedding.is_floating_point() else None  # token ids stay what they are
+        return embedding.to(device=like.device, dtype=dtype)
 
     def _token_ids(self, prompt: str) -> Tensor:
         if not prompt.strip():

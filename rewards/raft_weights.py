@@ -3,18 +3,10 @@
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from rewards.errors import RewardError
 from rewards.raft import Raft
-
-SOURCES = (
-    "Get raft_large_C_T_V1-22a6c225.pth (20 MB) from https://download.pytorch.org/models/, or raft-things.pth out of "
-    "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip (github.com/princeton-vl/RAFT): the same weights, "
-    "licence BSD-3-Clause."
-)
-"""Where the weights come from, for messages."""
+from rewards.weight_files import load_strictly, read_state, resolve
 
 _RENAMES = (
     (r"^module\.", ""),  # the original was saved inside DataParallel
@@ -42,25 +34,16 @@ def load_raft(weights: str | Path) -> Raft:
     """Load frozen float32 weights, in eval mode.
 
     Args:
-        weights: A state dict of torchvision's `raft_large`, or of the original repository (raft-things.pth).
+        weights: Name in `rewards.ledger`, or a file: a state dict of torchvision's `raft_large`, or of the original
+            repository (raft-things.pth, the same weights).
 
     Raises:
-        RewardError: No such file, one that is no state dict, or one of another network; says where to get the weights.
+        RewardError: No such file, one that is no state dict, or one of another network.
     """
-    state = rename_original(_read(Path(weights)))
+    path = resolve(weights)
     model = Raft()
-    wanted = model.state_dict()
-    for problem, keys in (
-        ("lacks", [key for key in wanted if key not in state]),
-        ("has the unknown", [key for key in state if key not in wanted]),
-        ("has another shape of", [key for key in wanted if key in state and state[key].shape != wanted[key].shape]),
-    ):
-        if keys:
-            raise RewardError(
-                f"{weights} is not RAFT-large: it {problem} {keys[0]!r} ({len(keys)} such names). {SOURCES}"
-            )
-    model.load_state_dict(state)
-    return model.requires_grad_(False).eval()
+    load_strictly(model, rename_original(read_state(path)), source=path)
+    return model
 
 
 def rename_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -78,16 +61,3 @@ def _rename(key: str) -> str:
     for pattern, replacement in _RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise RewardError(f"There is no RAFT weight file {path}. {SOURCES}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and storage errors share no base; a torn file raises any of them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RewardError(f"Cannot read RAFT weights from {path}: {reason}. {SOURCES}") from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise RewardError(f"{path} holds no state dict (names and tensors), so no RAFT weights. {SOURCES}")
-    return state

@@ -38,16 +38,17 @@ def resize(frames: Tensor, size: tuple[int, int], *, mode: Literal["bicubic", "b
     return resized.reshape(*frames.shape[:-2], *size)
 
 
-def resize_short_side(frames: Tensor, size: int) -> Tensor:
+def resize_short_side(frames: Tensor, size: int, *, mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
     """Resize so that the short side has `size` pixels and the aspect ratio stays (long side rounded down).
 
     Args:
         frames: (..., C, H, W).
         size: New length of the short side.
+        mode: Interpolation kernel.
     """
     height, width = frames.shape[-2:]
     short = min(height, width)
-    return resize(frames, (size * height // short, size * width // short))
+    return resize(frames, (size * height // short, size * width // short), mode=mode)
 
 
 def centre_crop(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -29,7 +29,7 @@ class GuardConfig:
     """Least mean distance between clips of one prompt; below it the adapter collapses to one clip per prompt."""
     dynamic_degree_weights: Path | None = None
     """RAFT weights; where given, optical flow guards motion too, which flicker fools less than frame differences. 20
-    refinements per pair of frames: slow on a CPU. rewards/raft_weights.py says where to get them."""
+    refinements per pair of frames: slow on a CPU. rewards/ledger.py says where to get them."""
     min_dynamic_degree_ratio: float = 0.7
     """Least dynamic degree (optical flow) kept, where its weights are given."""
     held_out_tolerance: float = 0.05

@@ -68,7 +68,7 @@ def test_frames_are_sampled_at_about_eight_per_second(by_brightness: DynamicDegr
 def test_speed_is_the_mean_of_the_longest_twentieth(raft_file: Path) -> None:
     reward = DynamicDegree(raft_file, iterations=1)
     first, second = torch.rand(2, 2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    for speed, flow in zip(reward._speeds(first, second), reward._model(first, second, iterations=1), strict=True):
+    for speed, flow in zip(reward._speeds(first, second), reward._flow(first, second), strict=True):
         lengths = np.sqrt((flow.numpy() ** 2).sum(axis=0)).ravel()
         longest = np.sort(lengths)[::-1][: int(0.05 * 16 * 24)]
         assert speed.item() == pytest.approx(longest.mean(), rel=1e-5)
