@@ -1,10 +1,11 @@
 """Scores by the package image-reward 1.5, and its model with random weights: loaded by child.py in the environment.
 
 `parity` builds the package's `ImageReward` at the sizes of `config` and fills every floating-point entry of
-`state_dict()` with `random_array(key, shape, seed)`. `config` is None for the published sizes, or
-`{"vision": {"embed_dim", "depth", "num_heads"}, "text": {fields of med_config.json}, "tokenizer": folder or None}`;
-its text width is also the head's, 768 in the published model. Frame i is scored with prompt i. It returns as .npy
-files, n frames of height x width:
+`state_dict()` with `random_array(key, shape, seed)`.`config` is None for the published sizes, or
+`{"vision": {"embed_dim", "depth", "num_heads"}, "text": {fields of med_config.json}, "tokenizer": X}`, where X is the
+list of the vocabulary's words, a tokeniser's folder, or None for the Hub's bert-base-uncased. The head takes the text
+encoder's width, 768 in the published model. Frame i is scored with prompt i. It returns as .npy files, n frames of
+height x width:
 
 * `preprocessed` (n, 3, 224, 224): the package's transform of the 8-bit picture (PIL's bicubic), after normalisation.
 * `tokens`, `attention_mask` (n, 35); `image_features` (n, patches + 1, width): the vision tower's output.
@@ -46,16 +47,16 @@ class Scorer:
 
         Args:
             settings: `weights` (checkpoint file, None to serve `parity` alone), `config` (JSON file in the layout of
-                `parity`, None for the published sizes), `tokenizer` (folder, None for the Hub's bert-base-uncased),
-                `device`, `frames_per_pass`.
+                `parity`, None for the published sizes), `tokenizer` (folder, None for the config's), `device`,
+                `frames_per_pass`.
         """
         self.device = torch.device(settings["device"])
         self.frames_per_pass = settings["frames_per_pass"]
         self.weight_files = [settings["weights"]] if settings["weights"] else []
         self.model = None
         if settings["weights"]:
-            config = json.loads(Path(settings["config"]).read_text()) if settings["config"] else None
-            self.model = _build(config, self.device, tokenizer=settings["tokenizer"])
+            config = json.loads(Path(settings["config"]).read_text()) if settings["config"] else {}
+            self.model = _build({"tokenizer": settings["tokenizer"], **config}, self.device)
             state = torch.load(settings["weights"], map_location=self.device, weights_only=True)
             # The published file also holds an integer counter of positions that newer versions of BERT do not keep.
             found = self.model.load_state_dict(state, strict=False)
@@ -88,7 +89,7 @@ class Scorer:
         self, frames: np.ndarray, prompts: list[str], config: Any, fill: Callable[[Any], None]
     ) -> dict[str, Any]:
         """Return the model with random weights and what it computes, see the module's docstring."""
-        model = _build(config, torch.device("cpu"), tokenizer=config["tokenizer"] if config else None)
+        model = _build(config or {}, torch.device("cpu"))
         fill(model)
         kept: dict[str, torch.Tensor] = {}
         model.blip.visual_encoder.register_forward_hook(lambda _m, _i, output: kept.update(image_features=output))
@@ -123,24 +124,28 @@ class Scorer:
         torch.save(model.state_dict(), path)
 
 
-def _build(config: dict[str, Any] | None, device: torch.device, *, tokenizer: str | None) -> Any:
-    """Return the package's model, at other sizes where `config` asks for them."""
-    with tempfile.TemporaryDirectory() as folder, _replaced(config, tokenizer):
-        if config is None:
-            fields = hf_hub_download("THUDM/ImageReward", "med_config.json")
-        else:
+def _build(config: dict[str, Any], device: torch.device) -> Any:
+    """Return the package's model, with what `config` changes of it: any of vision, text, tokenizer."""
+    with tempfile.TemporaryDirectory() as folder, _replaced(config, folder):
+        if "text" in config:
             fields = str(Path(folder, "med_config.json"))
             Path(fields).write_text(json.dumps(config["text"]))
+        else:
+            fields = hf_hub_download("THUDM/ImageReward", "med_config.json")
         model = ImageReward(med_config=fields, device=str(device))
-    if config is not None:
+    if "text" in config:
         model.mlp = MLP(model.blip.text_encoder.config.hidden_size)
     return model.to(device).eval()
 
 
 @contextlib.contextmanager
-def _replaced(config: dict[str, Any] | None, tokenizer: str | None) -> Iterator[None]:
+def _replaced(config: dict[str, Any], folder: str) -> Iterator[None]:
     """Let the package's constructor find other sizes and a local vocabulary, which it has no arguments for."""
     original_vit, original_tokenizer = blip_pretrain.create_vit, blip.BertTokenizer
+    tokenizer = config.get("tokenizer")
+    if isinstance(tokenizer, list):
+        Path(folder, "vocab.txt").write_text("\n".join(tokenizer))
+        tokenizer = folder
 
     class LocalTokenizer:
         @staticmethod
@@ -148,12 +153,11 @@ def _replaced(config: dict[str, Any] | None, tokenizer: str | None) -> Iterator[
             return original_tokenizer.from_pretrained(tokenizer)
 
     def create_vit(_vit: str, image_size: int, *_: Any) -> Any:
-        assert config is not None
         tower = VisionTransformer(img_size=image_size, patch_size=16, **config["vision"])
         return tower, config["vision"]["embed_dim"]
 
     try:
-        if config is not None:
+        if "vision" in config:
             blip_pretrain.create_vit = create_vit
         if tokenizer is not None:
             blip.BertTokenizer = LocalTokenizer
