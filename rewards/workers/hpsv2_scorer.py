@@ -50,9 +50,11 @@ class Scorer:
 
         Args:
             settings: `weights` (checkpoint file, None to serve `parity` alone), `config` (JSON file in open_clip's
-                layout, None for ViT-H-14), `device`, `frames_per_pass`.
+                layout, None for ViT-H-14), `device` ("auto" takes a GPU where there is one),
+                `frames_per_pass`.
         """
-        self.device = torch.device(settings["device"])
+        gpu_or_cpu = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(gpu_or_cpu if settings["device"] == "auto" else settings["device"])
         self.frames_per_pass = settings["frames_per_pass"]
         self.weight_files = [settings["weights"]] if settings["weights"] else []
         self.model = None

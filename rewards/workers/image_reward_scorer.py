@@ -50,7 +50,8 @@ class Scorer:
                 `parity`, None for the published sizes), `tokenizer` (folder, None for the config's), `device`,
                 `frames_per_pass`.
         """
-        self.device = torch.device(settings["device"])
+        gpu_or_cpu = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(gpu_or_cpu if settings["device"] == "auto" else settings["device"])
         self.frames_per_pass = settings["frames_per_pass"]
         self.weight_files = [settings["weights"]] if settings["weights"] else []
         self.model = None

@@ -56,6 +56,7 @@ class WorkerProcess:
         """For files handed to the child; removed with it."""
         self._next_id = 0
         self._buffer = b""
+        self._owner = os.getpid()
         self._process = self._spawn(python)
         self.hello = self._greet(scorer, settings, deadline_s)
         """The child's greeting: versions, device, dimensions, hashes of its weight files."""
@@ -63,7 +64,9 @@ class WorkerProcess:
     def _spawn(self, python: str | Path) -> subprocess.Popen[bytes]:
         child_reads, self._write = os.pipe()
         self._read, child_writes = os.pipe()
-        command = [str(python), "-I", str(CHILD), str(child_reads), str(child_writes)]
+        # Unbuffered and with a fault handler: the log keeps the last words of a process that crashes.
+        flags = ["-I", "-u", "-X", "faulthandler"]
+        command = [str(python), *flags, str(CHILD), str(child_reads), str(child_writes)]
         try:
             with (self.folder / "log.txt").open("wb") as log:
                 return subprocess.Popen(
@@ -118,9 +121,12 @@ class WorkerProcess:
         message = json.dumps({"op": op, "id": self._next_id, **fields}) + "\n"
         try:
             os.write(self._write, message.encode())
+            line = self._read_line(time.monotonic() + deadline_s, f"{op} within {deadline_s:g} s")
         except BrokenPipeError:
             raise self._failure(self._death()) from None
-        line = self._read_line(time.monotonic() + deadline_s, f"{op} within {deadline_s:g} s")
+        except KeyboardInterrupt:
+            self._end()  # its answer would be taken for the next one's
+            raise
         try:
             answer = json.loads(line)
         except ValueError:
@@ -169,7 +175,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Ask the child to end, or end it, and remove its files. A second call does nothing."""
-        if self._write < 0:
+        if self._write < 0 or self._owner != os.getpid():  # a forked program must not end its parent's worker
             return
         if self._process.poll() is None:
             self._next_id += 1
