@@ -175,7 +175,7 @@ class WorkerReward:
         """Refuse a process that is not the one of the spec and the lock.
 
         Raises:
-            RewardError: It scores other dimensions, or its packages are not the pinned ones.
+            WorkerFailure: It scores other dimensions, or its packages are not the pinned ones.
         """
         dimensions, packages = process.hello.get("dimensions"), process.hello["packages"]
         problem = None
@@ -186,7 +186,7 @@ class WorkerReward:
             problem = f"runs {wrong}, which its lock does not name: make its environment again with `{command}`"
         if problem is not None:
             process.close()
-            raise RewardError(f"Worker {process.worker!r} {problem}.")
+            raise WorkerFailure(f"Worker {process.worker!r} {problem}.")
 
     def close(self) -> None:
         """End the worker; the next clip starts it again."""
