@@ -114,14 +114,9 @@ def create(
         if problem is not None and not lock.needs:
             raise RewardError(f"The new environment of worker {lock.name!r} does not work: {problem}")
         (path / RECORD).write_text(json.dumps(_describe(lock, path), indent=1))
-        return require_complete(lock)
-
-
-def require_complete(lock: WorkerLock) -> Environment:
-    """Return the environment that was just completed."""
-    found = find(lock)
-    assert found is not None
-    return found
+        made = find(lock)
+        assert made is not None
+        return made
 
 
 def _install(lock: WorkerLock, path: Path, *, wheels: Path | None, uv: str | None, log: Path) -> None:
@@ -134,8 +129,9 @@ def _install(lock: WorkerLock, path: Path, *, wheels: Path | None, uv: str | Non
     command = _pip(path, wheels=wheels, uv=uv)
     logger.info("Installing %s", ", ".join(lock.first))
     _run([*command, "--constraint", str(versions), *lock.first], log, f"install {lock.first[0]}")
-    logger.info("Installing %d more packages", len(lock.packages))
-    _run([*command, "--no-deps", "--no-build-isolation", *lock.packages], log, "install its packages")
+    if lock.packages:
+        logger.info("Installing %d more packages", len(lock.packages))
+        _run([*command, "--no-deps", "--no-build-isolation", *lock.packages], log, "install its packages")
 
 
 def _pip(path: Path, *, wheels: Path | None, uv: str | None) -> list[str]:
