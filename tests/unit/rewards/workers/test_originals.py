@@ -1,6 +1,6 @@
 """hpsv2 and image-reward, installed for real into environments of their own: the original code scores clips.
 
-Slow: installs torch and 60 packages twice, two minutes each on two cores. `RLHF_VIDEO_ENVS` names a folder to keep them.
+Slow: installs torch and 60 packages twice, two minutes each on two cores; `RLHF_VIDEO_ENVS` is where they are kept.
 """
 
 import json
