@@ -180,4 +180,22 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="its terms'",
         parity=CLOSED_FORM,
     ),
+    "hps_v2_worker": RewardEntry(
+        target="rewards.workers.shipped:hps_v2_worker",
+        tier="C",
+        is_differentiable=False,
+        frames="all, mean",
+        licence="Apache-2.0",
+        parity="is the original: hpsv2 1.2.0, resident = its score() <= 1e-6",
+        weights=("hps_v2_1",),
+    ),
+    "image_reward_worker": RewardEntry(
+        target="rewards.workers.shipped:image_reward_worker",
+        tier="C",
+        is_differentiable=False,
+        frames="all, mean",
+        licence="Apache-2.0",
+        parity="is the original: image-reward 1.5, resident = its score() <= 1e-6",
+        weights=("image_reward",),
+    ),
 }

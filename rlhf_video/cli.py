@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from rlhf_video.errors import exit_on_user_error
+from rlhf_video.reward_commands import add_commands
 
 MARKS = {"ok": "+", "missing": "-", "info": " "}
 
@@ -23,19 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor", help="versions, devices, kernels, extras, cached models, and what to install"
     )
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    commands.add_parser("rewards", help="the rewards that configs may name")
+    doctor.set_defaults(run=run_doctor)
+    add_commands(commands.add_parser("rewards", help="the rewards: list, environments of originals, scores of clips"))
     known = parser.parse_args(arguments)
     with exit_on_user_error():
-        return run_doctor(as_json=known.json) if known.command == "doctor" else list_rewards()
+        return int(known.run(known))
     return 1
 
 
-def run_doctor(*, as_json: bool) -> int:
+def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the doctor's findings, the commands for what is missing last."""
     from rlhf_video.doctor import examine, is_healthy
 
     sections = examine()
-    if as_json:
+    if arguments.json:
         print(json.dumps([dataclasses.asdict(section) for section in sections], indent=2))
         return 0 if is_healthy(sections) else 1
     for section in sections:
@@ -47,16 +49,6 @@ def run_doctor(*, as_json: bool) -> int:
     for finding in remedies:
         print(f"    {finding.name:<24} {finding.remedy}")
     return 0 if is_healthy(sections) else 1
-
-
-def list_rewards() -> int:
-    """Print each reward's short name, one per line."""
-    from rewards.registry import available
-
-    for name in available():
-        print(name)
-    print('Your own: "package.module:Class" of anything that can be imported.')
-    return 0
 
 
 if __name__ == "__main__":

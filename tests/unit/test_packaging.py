@@ -17,6 +17,8 @@ from rlhf_video.settings import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("app", "evaluation", "rewards", "rlhf_video")
+DATA = ("rewards/workers/locks/*.toml",)
+"""What a wheel holds beside Python files: read at run time, so it must be there."""
 
 
 def _is_program(path: Path) -> bool:
@@ -64,6 +66,7 @@ def test_wheel_holds_the_four_packages_whole_and_nothing_else(tmp_path: Path) ->
     for name in ("configs", "tests", "docs"):  # neighbours that a looser rule would pick up
         (source / name).mkdir()
         (source / name / "__init__.py").touch()
+    (source / "rewards" / "notes.md").touch()  # data that no pattern names stays out
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     build = f"import setuptools.build_meta as b; b.build_wheel({str(tmp_path)!r})"
@@ -72,7 +75,10 @@ def test_wheel_holds_the_four_packages_whole_and_nothing_else(tmp_path: Path) ->
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {str(path.relative_to(source)) for name in PACKAGES for path in (source / name).rglob("*.py")}
+    patterns = (*(f"{name}/**/*.py" for name in PACKAGES), *DATA)
+    for pattern in patterns:
+        assert any(source.glob(pattern)), pattern
+    assert names == {str(path.relative_to(source)) for pattern in patterns for path in source.glob(pattern)}
 
 
 @pytest.mark.parametrize("script", _entry_scripts(), ids=str)
