@@ -80,6 +80,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence=OWN,
         parity=CLOSED_FORM,
     ),
+    "hps_v3": RewardEntry(
+        target="rewards.hps_v3:HpsV3",
+        tier="A",
+        is_differentiable=True,
+        frames="4 uniform, mean",
+        licence="MIT",
+        parity="hpsv3 1.0.0's code, score and pixel gradient <= 1e-5",
+        weights=("hps_v3",),
+    ),
     "saturation": RewardEntry(
         target="rewards.saturation:Saturation",
         tier="A",
@@ -103,6 +112,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="uniform, 16",
         licence="MIT",
         parity="prompt and answer form of the authors' code; a local server made for the test",
+    ),
+    "video_align": RewardEntry(
+        target="rewards.video_align:VideoAlign",
+        tier="A",
+        is_differentiable=True,
+        frames="2 fps, even, 4 or more",
+        licence="MIT code, Apache-2.0 weights",
+        parity="KwaiVGI/VideoAlign's code, score and patch gradient <= 1e-5",
+        weights=("video_align",),
     ),
     "video_score2": RewardEntry(
         target="rewards.video_score2:VideoScore2",
