@@ -128,9 +128,7 @@ def parse_frame_policy(value: FramePolicy | str | Mapping[str, object]) -> Frame
             "{kind: rate, rate: 2.0}."
         )
     # The policy itself refuses other kinds.
-    return FramePolicy(
-        cast(FrameKind, kind), cast(int | None, count), cast(float | None, rate), cast(int, multiple)
-    )
+    return FramePolicy(cast(FrameKind, kind), cast(int | None, count), cast(float | None, rate), cast(int, multiple))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Human preference for pictures by a 7B vision-language model, frame by frame (HPSv3: Ma et al. 2025, arXiv:2508.03789).
+"""Human preference for pictures by a 7B vision-language model (HPSv3: Ma et al. 2025, arXiv:2508.03789).
 
 Equal to github.com/MizzenAI/HPSv3 (package hpsv3 1.0.0); what had to be kept is told in rewards/qwen2_vl_model.py.
 """

@@ -208,7 +208,9 @@ def read_config(config: str | Path) -> Qwen2VLConfig:
         raise RewardError(f"{path} is no valid Qwen2-VL config: {error}") from error
 
 
-def renamed(state: Mapping[str, Tensor], prefixes: Sequence[tuple[str, str]], unused: Sequence[str]) -> dict[str, Tensor]:
+def renamed(
+    state: Mapping[str, Tensor], prefixes: Sequence[tuple[str, str]], unused: Sequence[str]
+) -> dict[str, Tensor]:
     """Return a state dict with its prefixes exchanged, the first that fits, and without unused tensors.
 
     Args:

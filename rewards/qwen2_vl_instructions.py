@@ -71,8 +71,8 @@ VIDEO_ALIGN = (
     "Please provide the ratings of Text Alignment: <|TA_reward|>\n"
     "END\n"
 )
-"""`DETAILED_PROMPT_WITH_SPECIAL_TOKEN` of prompt_template.py in github.com/KwaiVGI/VideoAlign (MIT, Copyright 2025 Kling
-Team, Kuaishou Technology), the template "detailed_special" of the released model."""
+"""`DETAILED_PROMPT_WITH_SPECIAL_TOKEN` of prompt_template.py in github.com/KwaiVGI/VideoAlign (MIT, Copyright 2025
+Kling Team, Kuaishou Technology), the template "detailed_special" of the released model."""
 
 HPS_V3 = (
     "\n"
@@ -119,7 +119,7 @@ HPS_V3 = (
     "\n"
     "END\n"
 )
-"""`INSTRUCTION` + `prompt_with_special_token` of hpsv3/dataset/data_collator_qwen.py in github.com/MizzenAI/HPSv3 (MIT).
+"""`INSTRUCTION` + `prompt_with_special_token`, hpsv3/dataset/data_collator_qwen.py in github.com/MizzenAI/HPSv3 (MIT).
 
 Their code chooses with `INSTRUCTION + special if use_special_tokens else plain`, which without special tokens drops the
 whole instruction and prompt; the released model uses special tokens, so it has seen this text."""

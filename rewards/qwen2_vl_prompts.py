@@ -65,7 +65,7 @@ class PromptTokens:
                 f"The tokenizer of {tokenizer} gives the reward tokens {', '.join(reward_tokens)} the ids {ids}, but "
                 f"the model keeps them in the last of its {vocab_size} rows: they do not belong together."
             )
-        self._reserved = {**self._tokenizer.get_added_vocab(), **dict(zip(reward_tokens, ids, strict=True))}
+        self._reserved = (*self._tokenizer.get_added_vocab(), *reward_tokens)
         self._instruct, self._max_tokens, self._cache_size = instruct, max_tokens, cache_size
         self._prefix, self._reward_ids = torch.tensor(self._encode(BEFORE_VISION)), torch.tensor(ids)
         self._cache: OrderedDict[str, list[int]] = OrderedDict()
@@ -120,13 +120,16 @@ class PromptTokens:
         """Return the prompt, cut where it is too long; refuse one that the model would read as something else."""
         if not prompt.strip():
             raise RewardError("A reward that reads the prompt got an empty one.")
-        ids = self._encode(prompt)
-        if reserved := [token for token, number in self._reserved.items() if number in ids]:
-            raise RewardError(f"The prompt {prompt[:60]!r} holds {reserved[0]}, which means something to Qwen2-VL.")
-        if len(ids) <= self._max_tokens:
+        if reserved := [token for token in self._reserved if token in prompt]:
+            raise RewardError(
+                f"The prompt {prompt[:60]!r} holds {reserved[0]}, which Qwen2-VL reads as a mark: take it out."
+            )
+        encoding = self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        spans = encoding["offset_mapping"]
+        if len(spans) <= self._max_tokens:
             return prompt
-        logger.warning("Prompt of %d tokens is cut to %d for the reward: %.60s", len(ids), self._max_tokens, prompt)
-        return str(self._tokenizer.decode(ids[: self._max_tokens]))
+        logger.warning("Prompt of %d tokens is cut to %d for the reward: %.60s", len(spans), self._max_tokens, prompt)
+        return prompt[: spans[self._max_tokens - 1][1]]
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

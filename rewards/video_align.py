@@ -1,4 +1,4 @@
-"""Visual quality, motion quality and text alignment of clips (VideoReward of VideoAlign: Liu et al. 2025, arXiv:2501.13918).
+"""Visual quality, motion quality and text alignment (VideoReward: Liu et al. 2025, arXiv:2501.13918).
 
 Equal to github.com/KwaiVGI/VideoAlign; what had to be kept is told in rewards/qwen2_vl_model.py.
 """

@@ -15,7 +15,10 @@ SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
     "<|video_pad|>",
 )
-PROMPTS = ("A red kite, flying over the sea.", "a very long prompt about two dogs that play with a blue ball in the snow")
+PROMPTS = (
+    "A red kite, flying over the sea.",
+    "a very long prompt about two dogs that play with a blue ball in the snow",
+)
 
 
 def stand_in_tokenizer(*texts: str) -> PreTrainedTokenizerFast:

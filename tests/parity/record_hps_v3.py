@@ -2,16 +2,15 @@
 
 Once, in an environment as the package pins it, on a CPU (about 10 s):
     python -m venv old && old/bin/pip install torch==2.13.0 transformers==4.45.2 trl==0.12.2 peft==0.13.2 \
-        accelerate==1.1.1 pandas matplotlib tensorboard
+        accelerate==1.1.1 pandas matplotlib tensorboard omegaconf prettytable fire
     pip download --no-deps hpsv3==1.0.0 && unzip hpsv3-1.0.0-py3-none-any.whl -d checkout
     PYTHONPATH=. old/bin/python tests/parity/record_hps_v3.py checkout
 
-torchvision's `resize` is replaced by the `interpolate` call that it makes (equal bit for bit on float tensors); the model,
-its processor for tensors, its template and its forward pass are theirs. Position tables are rounded to bfloat16 as by
+torchvision's `resize` is replaced by the `interpolate` call that it makes (equal bit for bit on float tensors); model,
+processor for tensors, template and forward pass are theirs. Position tables are rounded to bfloat16 as by
 their `model.to(bfloat16)`, arithmetic is float32, so that 1e-5 can be asked for.
 """
 
-import json
 import runpy
 import site
 import sys
@@ -56,7 +55,7 @@ def main(checkout: str) -> None:
                 "height": height,
                 "width": width,
                 "seed": i,
-                "ids": [record_qwen2_vl.digest(row[mask.bool()]) for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)],
+                "ids": record_qwen2_vl.digests(batch),
                 "grid": batch["image_grid_thw"].tolist(),
                 "patches": record_qwen2_vl.samples(batch["pixel_values"]),
                 "features": record_qwen2_vl.samples(features()),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rewards.random_weights import random_array
 from torch.nn import functional
 from transformers import Qwen2VLConfig, Qwen2VLImageProcessor, Qwen2VLProcessor
+
+from rewards.random_weights import random_array
 
 CHAT = (
     "{% for message in messages %}{% if loop.first %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -31,7 +32,7 @@ def install_stubs() -> None:
     def resize(image: torch.Tensor, size: list[int], interpolation: object, antialias: bool) -> torch.Tensor:
         if list(image.shape[-2:]) == list(size):
             return image
-        resized = functional.interpolate(image.float(), size=size, mode="bicubic", align_corners=False, antialias=antialias)
+        resized = functional.interpolate(image.float(), size=size, mode="bicubic", antialias=antialias)
         if image.dtype == torch.uint8:
             resized = resized.clamp(0, 255).round().to(torch.uint8)
         return resized
@@ -56,8 +57,9 @@ def _stub(name: str, **members: object) -> None:
 def processor(stand_in: dict[str, object], instruction: str, reward_tokens: list[str]) -> Qwen2VLProcessor:
     """Return Qwen2-VL's processor around the stand-in tokenizer, with reward tokens added as the originals add them."""
     tokenizer = stand_in["stand_in_tokenizer"](instruction)
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side, tokenizer.model_input_names = "right", ["input_ids", "attention_mask"]
     tokenizer.add_special_tokens({"additional_special_tokens": reward_tokens})
+    Qwen2VLProcessor.tokenizer_class = "PreTrainedTokenizerFast"  # it would insist on Qwen's own class
     return Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, chat_template=CHAT)
 
 
@@ -89,7 +91,7 @@ def build(
 
 
 def watch_head(model: torch.nn.Module) -> Callable[[], torch.Tensor]:
-    """Return a function that tells the first 8 rows that the head was last given, before it pooled."""
+    """Return a function that tells the hidden states of the first 64 tokens that the head was last given."""
     head = dict(model.named_modules()).get("base_model.model.rm_head") or model.rm_head
     seen = {}
     head.register_forward_hook(lambda module, inputs, output: seen.update(hidden=inputs[0].detach()))
@@ -103,9 +105,10 @@ def samples(tensor: torch.Tensor) -> dict[str, object]:
     return {"shape": list(tensor.shape), "norm": float(flat.norm()), "values": flat[places].tolist()}
 
 
-def digest(ids: torch.Tensor) -> str:
-    """Return a hash of token ids."""
-    return hashlib.sha256(",".join(map(str, ids.tolist())).encode()).hexdigest()
+def digests(batch: dict[str, torch.Tensor]) -> list[str]:
+    """Return a hash of each row's token ids, padding left out."""
+    rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    return [hashlib.sha256(",".join(map(str, ids[mask.bool()].tolist())).encode()).hexdigest() for ids, mask in rows]
 
 
 def write(name: str, seed: int, cases: list[dict[str, object]], **more: object) -> None:
