@@ -28,7 +28,7 @@ CLIPS = [(8, 4.0, 252, 420), (9, 8.0, 120, 200), (6, 3.0, 600, 720)]
 FRAME_CASES = [(2, 8.0), (3, 8.0), (5, 16.0), (33, 8.0), (49, 8.0), (81, 16.0), (81, 15.0), (121, 24.0), (240, 29.97)]
 SIZE_CASES = [(480, 832), (720, 1280), (256, 256), (448, 448), (100, 900), (391, 500), (30, 2000), (1080, 1920)]
 SIZE_CASES += [(41, 57), (42, 70), (350, 462)]  # halves of 28, which Python rounds to even
-SEED = 15
+SEED = 13
 STATISTICS = {"VQ_mean": 3.6757, "VQ_std": 2.2476, "MQ_mean": 1.1646, "MQ_std": 1.3811}
 STATISTICS |= {"TA_mean": 2.8105, "TA_std": 2.5121}  # inference_config of the released model_config.json
 
