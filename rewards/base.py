@@ -7,12 +7,14 @@ masked with a reason (value NaN, `valid` False); it never becomes a number.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, cast, runtime_checkable
+from typing import Literal, Protocol, Self, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
+
+FrameKind = Literal["all", "first", "uniform", "rate"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,20 @@ class FramePolicy:
     """Which frames of a clip a reward looks at.
 
     The first of two uses is the reward's own choice of frames; the second tells a trainer which frames it need decode.
-    Choosing from an already chosen clip changes nothing, so decoding only those frames gives the same score.
+    Choosing from an already chosen clip changes nothing, so decoding only those frames gives the same score (with
+    `rate` at the fps that keeps the clip's duration).
     """
 
-    kind: Literal["all", "first", "uniform"] = "all"
-    """`all` frames; the `first` ones; or `uniform`, evenly spread from the first frame to the last."""
+    kind: FrameKind = "all"
+    """`all` frames; the `first` ones; `uniform`, evenly spread from the first frame to the last; or `rate`, likewise
+    spread, about `rate` of them per second."""
     count: int | None = None
-    """How many: required for `uniform`, 1 by default for `first`, none for `all`."""
+    """How many: required for `uniform`, 1 by default for `first`, none for `all`; of `rate` the fewest, 1 by default,
+    for clips that have so many."""
+    rate: float | None = None
+    """Of `rate`: frames per second."""
+    multiple: int = 1
+    """Of `rate`: the number of frames is a multiple of this (2 for models that see frames in pairs)."""
 
     def __post_init__(self) -> None:
         """Check that kind and count fit.
@@ -34,8 +43,18 @@ class FramePolicy:
         Raises:
             RewardError: Unknown kind, a count where none fits, or a missing or non-positive one.
         """
-        if self.kind not in ("all", "first", "uniform"):
-            raise RewardError(f"Unknown frame policy {self.kind!r}. Known: all, first, uniform.")
+        if self.kind not in get_args(FrameKind):
+            raise RewardError(f"Unknown frame policy {self.kind!r}. Known: {', '.join(get_args(FrameKind))}.")
+        if (self.kind == "rate") != (self.rate is not None) or (self.multiple != 1 and self.kind != "rate"):
+            raise RewardError(
+                "Only the frame policy 'rate' takes a rate and a multiple, and it needs the rate, for example "
+                f"{{kind: rate, rate: 2.0}}; got kind {self.kind!r}, rate {self.rate}, multiple {self.multiple}."
+            )
+        if self.rate is not None and not (0 < self.rate < math.inf and self.multiple >= 1):
+            raise RewardError(
+                f"Frame policy 'rate' needs a rate above 0 and a multiple of at least 1, got {self.rate} and "
+                f"{self.multiple}."
+            )
         if self.kind == "all" and self.count is not None:
             raise RewardError(
                 f"Frame policy 'all' takes no count, got {self.count}: use 'uniform' for {self.count} frames."
@@ -45,32 +64,53 @@ class FramePolicy:
         if self.count is not None and self.count < 1:
             raise RewardError(f"Frame policy {self.kind!r} needs a count of at least 1, got {self.count}.")
 
-    def select(self, num_frames: int) -> tuple[int, ...]:
+    def select(self, num_frames: int, *, fps: float | None = None) -> tuple[int, ...]:
         """Return the indices of the frames to look at, in ascending order.
 
         Args:
             num_frames: Frames of the clip, >= 1.
+            fps: Frames per second of the clip, > 0; only `rate` needs it.
 
         Returns:
             `all`: every index. `first`: at most `count` indices. `uniform`: exactly `count` indices, the first and the
-            last frame included (the middle one for count 1); a shorter clip repeats frames.
+            last frame included (the middle one for count 1); a shorter clip repeats frames. `rate`: about
+            `rate * num_frames / fps` indices, rounded to a multiple, between `count` and the clip's own number, spread
+            as `uniform` does.
+
+        Raises:
+            RewardError: `rate` without fps, or a clip with fewer frames than one multiple.
         """
         if self.kind == "all":
             return tuple(range(num_frames))
         if self.kind == "first":
             return tuple(range(min(self.count or 1, num_frames)))
-        count = self.count or 1
+        count = self._count_at_rate(num_frames, fps) if self.kind == "rate" else self.count or 1
         if count == 1:
             return ((num_frames - 1) // 2,)
         # Integer rounding to nearest, halves up: the same on every machine, unlike a float linspace.
         return tuple((2 * i * (num_frames - 1) + count - 1) // (2 * (count - 1)) for i in range(count))
+
+    def _count_at_rate(self, num_frames: int, fps: float | None) -> int:
+        """Return how many frames `rate` takes; the rule is `smart_nframes` of Qwen's own qwen_vl_utils."""
+        if fps is None:
+            raise RewardError("Frame policy 'rate' needs the clip's fps: select(num_frames, fps=...).")
+        assert self.rate is not None
+        most = num_frames // self.multiple * self.multiple
+        if most == 0:
+            raise RewardError(
+                f"This reward looks at frames by groups of {self.multiple}: give at least {self.multiple} frames, got "
+                f"{num_frames}."
+            )
+        fewest = -(-(self.count or 1) // self.multiple) * self.multiple
+        wanted = min(max(num_frames / fps * self.rate, fewest), most)
+        return max(1, round(wanted / self.multiple)) * self.multiple
 
 
 def parse_frame_policy(value: FramePolicy | str | Mapping[str, object]) -> FramePolicy:
     """Read a frame policy as a config writes it.
 
     Args:
-        value: "all", "first", a mapping such as {kind: uniform, count: 8}, or a policy.
+        value: "all", "first", a mapping such as {kind: uniform, count: 8} or {kind: rate, rate: 2.0}, or a policy.
 
     Raises:
         RewardError: Anything else.
@@ -78,10 +118,17 @@ def parse_frame_policy(value: FramePolicy | str | Mapping[str, object]) -> Frame
     if isinstance(value, FramePolicy):
         return value
     fields = {"kind": value} if isinstance(value, str) else dict(value)
-    kind, count = fields.pop("kind", None), fields.pop("count", None)
-    if fields or not isinstance(kind, str) or not (count is None or type(count) is int):
-        raise RewardError(f"Frame policy {value!r} is not understood: use all, first, or {{kind: uniform, count: 8}}.")
-    return FramePolicy(cast(Literal["all", "first", "uniform"], kind), count)  # the policy itself refuses other kinds
+    kind, count, rate = fields.pop("kind", None), fields.pop("count", None), fields.pop("rate", None)
+    multiple = fields.pop("multiple", 1)
+    is_whole = type(multiple) is int and (count is None or type(count) is int)
+    is_number = rate is None or type(rate) in (int, float)
+    if fields or not isinstance(kind, str) or not (is_whole and is_number):
+        raise RewardError(
+            f"Frame policy {value!r} is not understood: use all, first, {{kind: uniform, count: 8}} or "
+            "{kind: rate, rate: 2.0}."
+        )
+    # The policy itself refuses other kinds.
+    return FramePolicy(cast(FrameKind, kind), cast(int | None, count), cast(float | None, rate), cast(int, multiple))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         parity="image-reward 1.5, random weights: score, features, gradient <= 1e-5",
         weights=("image_reward",),
     ),
+    "hps_v3": RewardEntry(
+        target="rewards.hps_v3:HpsV3",
+        tier="A",
+        is_differentiable=True,
+        frames="4 uniform, mean",
+        licence="MIT",
+        parity="hpsv3 1.0.0's code, score and pixel gradient <= 1e-5",
+        weights=("hps_v3",),
+    ),
     "saturation": RewardEntry(
         target="rewards.saturation:Saturation",
         tier="A",
@@ -146,6 +155,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         licence="MIT",
         parity="transformers.VJEPA2Model, tokens <= 1e-6; closed form",
         weights=("v_jepa2_vitl",),
+    ),
+    "video_align": RewardEntry(
+        target="rewards.video_align:VideoAlign",
+        tier="A",
+        is_differentiable=True,
+        frames="2 fps, even, 4 or more",
+        licence="MIT code, Apache-2.0 weights",
+        parity="KwaiVGI/VideoAlign's code, score and patch gradient <= 1e-5",
+        weights=("video_align",),
     ),
     "video_score2": RewardEntry(
         target="rewards.video_score2:VideoScore2",

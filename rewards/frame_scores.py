@@ -112,7 +112,7 @@ def score_frames(
     clips = check_clips(video, prompts, fps=fps)
     follow(model, clips.video)
     with full_precision(clips.video):
-        indices = tuple(dict.fromkeys(spec.frames.select(clips.video.shape[1])))
+        indices = tuple(dict.fromkeys(spec.frames.select(clips.video.shape[1], fps=fps)))
         if reduction.kind == "first":
             indices = indices[:1]
         frames = take_frames(clips.video, indices)

@@ -174,7 +174,7 @@ class RewardContract:
         """In float64 the gradient at eight single pixels equals central differences, as people check by hand."""
         video = self.clips(dtype=torch.float64)[:1]
         leaf = video.clone().requires_grad_()
-        looked_at = self.build().spec.frames.select(self.shape[1])
+        looked_at = self.build().spec.frames.select(self.shape[1], fps=8.0)
         for key in self._differentiable():
             (gradient,) = torch.autograd.grad(self.score(leaf).values[key].sum(), leaf)
             seen = gradient[0, list(looked_at)].abs().amax() + 1e-12
@@ -198,8 +198,10 @@ class RewardContract:
         frames = self.build().spec.frames
         if frames.kind == "all":
             return
-        video, chosen = self.clips(), list(dict.fromkeys(frames.select(self.shape[1])))
-        self._close(self.score(video), self.score(video[:, chosen]))
+        video, chosen = self.clips(), list(dict.fromkeys(frames.select(self.shape[1], fps=8.0)))
+        # A policy by rate goes by the clip's duration; the others do not look at fps.
+        fps = 8.0 * len(chosen) / self.shape[1] if frames.kind == "rate" else 8.0
+        self._close(self.score(video), self.build()(video[:, chosen], self.prompts[: len(video)], fps=fps))
         others = [index for index in range(self.shape[1]) if index not in chosen]
         changed = video.clone()
         changed[:, others] = 1 - changed[:, others]

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from rewards.base import FramePolicy
 from rewards.composite import Normalisation, RewardTerm, WeightedReward
+from rewards.errors import RewardError
 from rewards.frame_difference import FrameDifference
 from rewards.saturation import Saturation
 from rewards.sharpness import Sharpness
@@ -46,6 +48,35 @@ def test_choosing_from_chosen_frames_changes_nothing(num_frames: int, count: int
     policy = FramePolicy(kind, None if kind == "all" else count)  # type: ignore[arg-type]
     chosen = policy.select(num_frames)
     assert tuple(chosen[i] for i in policy.select(len(chosen))) == chosen
+
+
+@given(
+    num_frames=st.integers(1, 300),
+    fps=st.floats(1.0, 60.0),
+    rate=st.floats(0.1, 30.0),
+    fewest=st.integers(1, 9),
+    multiple=st.integers(1, 4),
+)
+def test_frames_by_rate_are_groups_that_span_the_clip_and_stay_when_chosen_again(
+    num_frames: int, fps: float, rate: float, fewest: int, multiple: int
+) -> None:
+    policy = FramePolicy("rate", fewest, rate, multiple)
+    if num_frames < multiple:
+        with pytest.raises(RewardError, match=f"at least {multiple} frames"):
+            policy.select(num_frames, fps=fps)
+        return
+    chosen = policy.select(num_frames, fps=fps)
+    count = len(chosen)
+    assert count % multiple == 0
+    assert list(chosen) == sorted(set(chosen))
+    assert 0 <= chosen[0] <= chosen[-1] < num_frames
+    assert count == 1 or (chosen[0], chosen[-1]) == (0, num_frames - 1)
+    most = num_frames // multiple * multiple
+    assert min(-(-fewest // multiple) * multiple, most) <= count <= most
+    wanted = num_frames / fps * rate
+    if fewest + multiple <= wanted <= most:
+        assert abs(count - wanted) <= multiple / 2
+    assert policy.select(count, fps=fps * count / num_frames) == tuple(range(count))
 
 
 @given(seed=SEEDS, num_frames=st.integers(2, 6), height=SIZES, width=SIZES)
