@@ -31,6 +31,15 @@ OWN = "Apache-2.0"
 CLOSED_FORM = "closed form, tested by hand-made clips"
 
 CATALOGUE: dict[str, RewardEntry] = {
+    "aesthetic": RewardEntry(
+        target="rewards.aesthetic:Aesthetic",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="Apache-2.0 (mlp), MIT (linear)",
+        parity="heads as published on transformers.CLIPModel, score and gradient <= 1e-5",
+        weights=("aesthetic_mlp", "clip_vit_l_14"),
+    ),
     "brightness": RewardEntry(
         target="rewards.testing:BrightnessReward",
         tier="A",
@@ -46,6 +55,15 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="all, mean",
         licence="the folder's",
         parity="transformers.CLIPModel, score <= 1e-5",
+    ),
+    "clip_score": RewardEntry(
+        target="rewards.clip_score:ClipScore",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="MIT",
+        parity="the paper's formula on transformers.CLIPModel, score and gradient <= 1e-5",
+        weights=("clip_vit_b_32",),
     ),
     "colourfulness": RewardEntry(
         target="rewards.colourfulness:Colourfulness",
@@ -79,6 +97,42 @@ CATALOGUE: dict[str, RewardEntry] = {
         frames="all",
         licence=OWN,
         parity=CLOSED_FORM,
+    ),
+    "hps_v2": RewardEntry(
+        target="rewards.hps_v2:HpsV2",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="Apache-2.0",
+        parity="hpsv2 and open_clip, tokens, pixels, features, score, gradient <= 1e-5",
+        weights=("hps_v2",),
+    ),
+    "hps_v2_1": RewardEntry(
+        target="rewards.hps_v2:HpsV21",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="Apache-2.0",
+        parity="hpsv2 and open_clip, tokens, pixels, features, score, gradient <= 1e-5",
+        weights=("hps_v2_1",),
+    ),
+    "mps": RewardEntry(
+        target="rewards.mps:Mps",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="MIT",
+        parity="Kwai-Kolors/MPS in float32, features, score, gradient <= 1e-5",
+        weights=("mps",),
+    ),
+    "pick_score": RewardEntry(
+        target="rewards.pick_score:PickScore",
+        tier="A",
+        is_differentiable=True,
+        frames="all, mean",
+        licence="MIT",
+        parity="the official script on the same pixels <= 1e-5; its Pillow resize differs by a grey level",
+        weights=("pick_score",),
     ),
     "saturation": RewardEntry(
         target="rewards.saturation:Saturation",

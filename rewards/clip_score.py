@@ -22,8 +22,8 @@ _PUBLISHED: dict[str, tuple[dict[str, Any], str]] = {
 class ClipScore(ClipCosine):
     """2.5 * max(cosine, 0) by default, as the paper defines it; or 100 * cosine.
 
-    Range [0, 2.5] with `formula: paper` (0.6 to 0.9 is usual), [-100, 100] with `formula: percent` (20 to 35). Higher is
-    better. The paper's formula has no gradient where the cosine is negative: train on `percent`.
+    Range [0, 2.5] with `formula: paper` (0.6 to 0.9 is usual), [-100, 100] with `formula: percent` (25 to 35). Higher
+    is better. The paper's formula has no gradient where the cosine is negative: train on `percent`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""PickScore v1: a CLIP ViT-H/14 trained on people's choices between two images (Kirstain et al. 2023, arXiv:2305.01569)."""
+"""PickScore v1: CLIP ViT-H/14 trained on choices between two images (Kirstain et al. 2023, arXiv:2305.01569)."""
 
 from collections.abc import Mapping
 from pathlib import Path

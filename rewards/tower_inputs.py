@@ -1,4 +1,4 @@
-"""What goes into the two towers of a vision-and-language model: frames as its normalised square, prompts as token ids."""
+"""What goes into a vision-and-language model's two towers: frames as normalised squares, prompts as token ids."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
