@@ -27,7 +27,12 @@ VISION = {"image_size": 28, "layers": 2, "width": 32, "head_width": 16, "patch_s
 TEXT = {"context_length": 16, "vocab_size": 512 + len(MERGES) + 2, "width": 24, "heads": 2, "layers": 2}
 EMBED_DIM = 20
 SIZES = {"landscape": (24, 40), "portrait": (50, 30), "small": (20, 20), "exact": (28, 28)}
-PROMPTS = ["a red circle", "Moving  RED circle!", "it's a “red” circle", "a red circle moving left of a blue square and up"]
+PROMPTS = [
+    "a red circle",
+    "Moving  RED circle!",
+    "it's a “red” circle",
+    "a red circle moving left of a blue square and up",
+]
 NASTY = [
     "Caf\u0065\u0301 \u2018red\u2019 &amp;amp; &lt;b&gt;",
     "\ufb01re \uff21\uff22\u3000red",

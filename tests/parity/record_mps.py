@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-
 from recording import define_missing_operators, samples, versions
 
 from rewards.random_weights import random_array
