@@ -24,7 +24,7 @@ from recording import define_missing_operators, samples, versions
 from rewards.random_weights import random_array
 
 GOLDEN = Path(__file__).parent / "golden" / "mps.json"
-MERGES = ["r e", "c i", "r c", "l e</w>", "re d</w>", "ci rc", "circ le</w>", "l i", "g h", "li gh", "ligh t</w>"]
+MERGES = ["r e", "c i", "r c", "l e</w>", "re d</w>", "ci rc", "circ le</w>", "g h", "gh t</w>", "l i", "li ght</w>"]
 EMBED_DIM = 24
 LOGIT_SCALE = 2.0
 SIZE = 28

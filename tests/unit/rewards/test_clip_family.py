@@ -241,7 +241,7 @@ def test_published_weights_offline_say_how_to_get_them(name: str, family: dict[s
     [
         ("clip_score", {"formula": "cosine"}, "must be 'paper' or 'percent'"),
         ("pick_score", {"frames_per_pass": 0}, "1 or more"),
-        ("hps_v2", {"wieghts": "x"}, "Did you mean 'weights'"),
+        ("hps_v2", {"wieght": "x"}, "Did you mean 'weights'"),
         ("hps_v2_1", {"reduction": "max"}, "Unknown frame reduction"),
         ("mps", {"mask_threshold": 1.0}, r"in \[0, 1\)"),
         ("mps", {"similarity_over": "clip"}, "must be 'prompt' or 'batch'"),
