@@ -1,7 +1,7 @@
 """Record what the original HPSv2 computes, on random weights of reduced depth: writes tests/parity/golden/hps_v2.json.
 
 Run it in an environment of its own with torch, torchvision, ftfy, regex, and the packages hpsv2 (with its vocabulary
-file, which the wheel lacks) and open_clip_torch:
+file, which the wheel lacks) and open_clip_torch; torchvision must import:
 
     PYTHONPATH=. python tests/parity/record_hps_v2.py
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from recording import define_missing_operators, samples, versions
+from recording import samples, versions
 
 from rewards.random_weights import random_array
 
@@ -44,7 +44,6 @@ NASTY = [
 
 def main() -> None:
     """Record and write."""
-    define_missing_operators()
     from hpsv2.src.open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
     from hpsv2.src.open_clip.transform import image_transform
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from recording import define_missing_operators, samples, versions
+from recording import samples, versions
 
 from rewards.random_weights import random_array
 
@@ -42,7 +42,6 @@ def main(checkout: Path) -> None:
     """Record and write."""
     torch.Tensor.half = torch.Tensor.float  # see the top of this file
     sys.path.insert(0, str(checkout))
-    define_missing_operators()
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = write_tokenizer(Path(folder))
         model = build(Path(folder), tokenizer, load_model_module(checkout))
