@@ -3,29 +3,20 @@
 Any `transformers.CLIPModel` folder with its tokenizer is one: PickScore, CLIPScore's CLIP, or a small one of your own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
-import torch
-from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPModel
 
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
-from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
-from rewards.pretrained import (
-    TextEmbeddings,
-    check_pooling,
-    image_statistics,
-    load_model,
-    load_tokenizer,
-    square_size,
-)
-from rewards.video_ops import Fit, fit_square, normalise
+from rewards.base import FramePolicy
+from rewards.clip_towers import ClipCosine, ClipTowers
+from rewards.frame_scores import FrameReduction
+from rewards.pretrained import load_model
+from rewards.tower_inputs import SquareInput
+from rewards.video_ops import Fit
 
 
-class ClipPreference:
+class ClipPreference(ClipCosine):
     """exp(logit_scale) * cosine(frame, prompt), over the chosen frames their mean or another reduction.
 
     Range [-s, s] with s = exp(logit_scale) of the folder (100 for CLIP and PickScore, where 17 to 24 is usual). Higher
@@ -61,69 +52,17 @@ class ClipPreference:
         Raises:
             RewardError: Missing folder, wrong class, incomplete weights, a tokenizer that does not fit, a bad option.
         """
-        self._frames_per_pass = check_frames_per_pass(frames_per_pass)
-        self._reduction = parse_frame_reduction(reduction)
-        self._model = load_model(model, CLIPModel)
-        config = self._model.config
-        self._size = square_size(config.vision_config.image_size, model)
-        self._mean, self._std = image_statistics(model)
-        self._fit: Fit = fit
-        fit_square(torch.zeros(3, 2, 2), 2, fit)  # refuses an unknown fit now, not at the first clip
-        text_config = config.text_config
-        loaded_tokenizer = load_tokenizer(tokenizer or model)
-        # eos_token_id 2 is transformers' mark of folders from before its fix; they pool at the highest id.
-        pools_at = None if text_config.eos_token_id == 2 else text_config.eos_token_id
-        check_pooling(loaded_tokenizer, pools_at=pools_at, vocab_size=text_config.vocab_size, folder=tokenizer or model)
-        self._text = TextEmbeddings(
-            loaded_tokenizer, self._embed_text, max_tokens=text_config.max_position_embeddings, cache_size=cache_size
-        )
-        self._scale = float(self._model.logit_scale.exp())
-        self.spec = RewardSpec(
+        loaded = load_model(model, CLIPModel)
+        pixels = SquareInput.of(loaded.config.vision_config.image_size, fit=fit, folder=model)
+        towers = ClipTowers(loaded, pixels=pixels, tokenizer=tokenizer or model, cache_size=cache_size)
+        super().__init__(
+            towers,
             name="clip_preference",
-            version="1",
-            dimensions=("preference",),
-            range=(-self._scale, self._scale),
-            higher_is_better=True,
-            is_differentiable=True,
-            frames=parse_frame_policy(frames),
-            resolution=(self._size, self._size),
+            dimension="preference",
+            scale=towers.scale,
             licence=licence,
             paper="arXiv:2305.01569",
-            uses_prompt=True,
+            frames=frames,
+            reduction=reduction,
+            frames_per_pass=frames_per_pass,
         )
-
-    def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
-        """Score a batch, see `Reward`.
-
-        Raises:
-            RewardError: Input of the wrong form, or an empty prompt.
-        """
-        return score_frames(
-            video,
-            prompts,
-            fps=fps,
-            spec=self.spec,
-            model=self._model,
-            score=self._score,
-            condition=self._condition,
-            reduction=self._reduction,
-            frames_per_pass=self._frames_per_pass,
-        )
-
-    def _condition(self, prompts: Sequence[str], like: Tensor) -> tuple[Tensor]:
-        return (self._text(prompts, like=like),)
-
-    def _score(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Return the preference (n,) of frames (n, 3, height, width), each for the text embedding in its row."""
-        return self._scale * (self._embed_frames(frames) * text).sum(-1)
-
-    def _embed_frames(self, frames: Tensor) -> Tensor:
-        """Map frames (n, 3, height, width) in [0, 1] to unit embeddings (n, dim)."""
-        pixels = normalise(fit_square(frames, self._size, self._fit), self._mean, self._std)
-        features = cast(Tensor, self._model.get_image_features(pixel_values=pixels).pooler_output)
-        return functional.normalize(features, dim=-1)
-
-    def _embed_text(self, token_ids: Tensor) -> Tensor:
-        """Map token ids (1, tokens) to a unit embedding (1, dim)."""
-        features = cast(Tensor, self._model.get_text_features(input_ids=token_ids).pooler_output)
-        return functional.normalize(features, dim=-1)

@@ -37,12 +37,57 @@ class WeightFile:
 
 
 LEDGER: dict[str, WeightFile] = {
-    "image_reward": WeightFile(
-        repository="THUDM/ImageReward",
-        file="ImageReward.pt",
+    "aesthetic_linear": WeightFile(
+        repository=None,
+        url="https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth",
+        file="sa_0_4_vit_l_14_linear.pth",
+        licence="MIT",
+        size=4071,
+        sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",
+        md5="46ec6a7a3a942a172d20430135301c58",
+        note="Head only; it reads clip_vit_l_14. VBench's aesthetic quality uses it.",
+    ),
+    "aesthetic_mlp": WeightFile(
+        repository=None,
+        url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+        file="sac+logos+ava1-l14-linearMSE.pth",
         licence="Apache-2.0",
-        sha256="d71dc8d4912bc633c06ab8ef1ef6a81e8199d4369f14b47b29baf1d19de561f6",  # stated on the file's page
-        note="The repository has moved to zai-org/ImageReward; the old name leads there.",
+        size=3714759,
+        sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+        md5="b1047fd767a00134b8fd6529bf19521a",
+        note="Head only; it reads clip_vit_l_14.",
+    ),
+    "clip_vit_b_32": WeightFile(
+        repository="openai/clip-vit-base-patch32",
+        file="pytorch_model.bin",
+        licence="MIT",
+        size=605247071,
+        sha256="a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+        note="The licence is that of OpenAI's release, the Hub page states none.",
+    ),
+    "clip_vit_l_14": WeightFile(
+        repository="openai/clip-vit-large-patch14",
+        file="model.safetensors",
+        licence="MIT",
+        size=1710540580,
+        sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+        note="The licence is that of OpenAI's release, the Hub page states none.",
+    ),
+    "hps_v2": WeightFile(
+        repository="xswu/HPSv2",
+        file="HPS_v2_compressed.pt",
+        licence="Apache-2.0",
+        size=1972484501,
+        sha256="07cb0d20626232204ca3a6ec53ff5984e7e53212a8a7b0e0ec2bac1bdaf125a1",
+        md5="fd9180de357abf01fdb4eaad64631db4",
+    ),
+    "hps_v2_1": WeightFile(
+        repository="xswu/HPSv2",
+        file="HPS_v2.1_compressed.pt",
+        licence="Apache-2.0",
+        size=1972490005,
+        sha256="c57a38fb4a2f7e7c15bf00da2ea377cdf165448b4dd1052a484c215a998c9837",
+        md5="4067542e34ba2553a738c5ac6c1d75c0",
     ),
     "hps_v3": WeightFile(
         repository="MizzenAI/HPSv3",
@@ -52,12 +97,31 @@ LEDGER: dict[str, WeightFile] = {
         sha256="a13d7ff5a07b7ffa0f7824e60d62e6ae144541ceefd5224b4c08fda7ab39f353",
         note="Size and hash as VERL-Omni's scripts check them; the base model, Qwen2-VL-7B, is Apache-2.0.",
     ),
+    "image_reward": WeightFile(
+        repository="THUDM/ImageReward",
+        file="ImageReward.pt",
+        licence="Apache-2.0",
+        sha256="d71dc8d4912bc633c06ab8ef1ef6a81e8199d4369f14b47b29baf1d19de561f6",  # stated on the file's page
+        note="The repository has moved to zai-org/ImageReward; the old name leads there.",
+    ),
+    "mps": WeightFile(
+        repository=None,
+        url="https://pai-aigc-photog.oss-cn-hangzhou.aliyuncs.com/easyanimate/Third_Party/MPS_overall.pth",
+        file="MPS_overall.pth",
+        licence="MIT (the authors' code; the file states none)",
+        md5="1491cbbbd20565747fe07e7572e2ac56",
+        note="VideoX-Fun's copy of the authors' file, as a state dict; theirs is a pickled module and is not read.",
+    ),
+    "pick_score": WeightFile(
+        repository="yuvalkirstain/PickScore_v1",
+        file="model.safetensors",
+        licence="MIT",
+    ),
     "raft_large": WeightFile(
         repository=None,
         url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         file="raft_large_C_T_V1-22a6c225.pth",
         licence="BSD-3-Clause",
-        note="raft-things.pth of github.com/princeton-vl/RAFT holds the same weights and is read as well.",
     ),
     "v_jepa2_vitl": WeightFile(
         repository="facebook/vjepa2-vitl-fpc64-256",

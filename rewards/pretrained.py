@@ -256,7 +256,7 @@ class TextEmbeddings:
         """
         if cache_size < 0:
             raise RewardError(f"cache_size must be 0 or more, got {cache_size}.")
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._encode = encode
         self._max_tokens = max_tokens
         self._cache_size = cache_size
@@ -299,10 +299,10 @@ class TextEmbeddings:
     def _token_ids(self, prompt: str) -> Tensor:
         if not prompt.strip():
             raise RewardError("A reward that reads the prompt got an empty one.")
-        num_tokens = len(self._tokenizer(prompt)["input_ids"])
+        num_tokens = len(self.tokenizer(prompt)["input_ids"])
         if num_tokens > self._max_tokens:
             logger.warning(
                 "Prompt of %d tokens is cut to %d for the reward: %.60s", num_tokens, self._max_tokens, prompt
             )
-        token_ids = self._tokenizer(prompt, truncation=True, max_length=self._max_tokens)["input_ids"]
+        token_ids = self.tokenizer(prompt, truncation=True, max_length=self._max_tokens)["input_ids"]
         return torch.tensor([token_ids])

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import XCLIPModel
@@ -16,17 +15,9 @@ from transformers import XCLIPModel
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
 from rewards.inputs import check_clips, full_precision
-from rewards.pretrained import (
-    TextEmbeddings,
-    check_pooling,
-    follow,
-    image_statistics,
-    in_passes,
-    load_model,
-    load_tokenizer,
-    square_size,
-)
-from rewards.video_ops import Fit, fit_square, normalise, take_frames
+from rewards.pretrained import follow, in_passes, load_model
+from rewards.tower_inputs import SquareInput, text_embeddings
+from rewards.video_ops import Fit, take_frames
 
 
 class VideoText:
@@ -64,15 +55,10 @@ class VideoText:
             raise RewardError(f"clips_per_pass must be 1 or more, got {clips_per_pass}.")
         self._model = load_model(model, XCLIPModel)
         vision, text = self._model.config.vision_config, self._model.config.text_config
-        self._size = square_size(vision.image_size, model)
-        self._mean, self._std = image_statistics(model)
-        self._fit: Fit = fit
-        fit_square(torch.zeros(3, 2, 2), 2, fit)  # refuses an unknown fit now, not at the first clip
+        self._pixels = SquareInput.of(vision.image_size, fit=fit, folder=model)
         self._clips_per_pass = clips_per_pass
-        loaded_tokenizer = load_tokenizer(tokenizer or model)
-        check_pooling(loaded_tokenizer, pools_at=None, vocab_size=text.vocab_size, folder=tokenizer or model)
-        self._text = TextEmbeddings(
-            loaded_tokenizer, self._embed_text, max_tokens=text.max_position_embeddings, cache_size=cache_size
+        self._text = text_embeddings(
+            tokenizer or model, self._embed_text, config=text, pools_at=None, cache_size=cache_size
         )
         self._scale = float(self._model.logit_scale.exp())
         self.spec = RewardSpec(
@@ -83,7 +69,7 @@ class VideoText:
             higher_is_better=True,
             is_differentiable=True,
             frames=FramePolicy("uniform", vision.num_frames),
-            resolution=(self._size, self._size),
+            resolution=(self._pixels.size, self._pixels.size),
             licence=licence,
             paper="arXiv:2208.02816",
             uses_prompt=True,
@@ -112,8 +98,7 @@ class VideoText:
         """
         model = self._model
         num_clips, num_frames = frames.shape[:2]
-        pixels = normalise(fit_square(frames, self._size, self._fit), self._mean, self._std)
-        vision = model.vision_model(pixel_values=pixels.flatten(0, 1))
+        vision = model.vision_model(pixel_values=self._pixels(frames).flatten(0, 1))
         per_frame = model.visual_projection(vision.pooler_output).unflatten(0, (num_clips, num_frames))
         clip = model.mit(per_frame).pooler_output
         patches = model.prompts_visual_layernorm(vision.last_hidden_state[:, 1:]) @ model.prompts_visual_projection

@@ -116,7 +116,7 @@ def test_weights_are_frozen_and_get_no_gradient(clip_folder: Path) -> None:
     reward, video = ClipPreference(clip_folder), clips().requires_grad_()
     reward(video, PROMPTS, fps=8).values["preference"].sum().backward()
     assert video.grad is not None
-    for parameter in reward._model.parameters():
+    for parameter in reward._towers.model.parameters():
         assert not parameter.requires_grad
         assert parameter.grad is None
 
@@ -125,14 +125,14 @@ def test_each_prompt_is_encoded_once_and_the_oldest_leaves_the_cache(
     clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward, encoded = ClipPreference(clip_folder, cache_size=2), []
-    encode = reward._text._encode
-    monkeypatch.setattr(reward._text, "_encode", lambda ids: encoded.append(ids) or encode(ids))
+    encode = reward._towers.text._encode
+    monkeypatch.setattr(reward._towers.text, "_encode", lambda ids: encoded.append(ids) or encode(ids))
     first = reward(clips()[:2], PROMPTS[:2], fps=8)
     again = reward(clips()[:2], PROMPTS[:2], fps=8)
     assert len(encoded) == 2
     assert torch.equal(first.values["preference"], again.values["preference"])
     reward(clips()[:1], PROMPTS[2:], fps=8)
-    assert (len(encoded), len(reward._text)) == (3, 2)
+    assert (len(encoded), len(reward._towers.text)) == (3, 2)
     reward(clips()[:1], PROMPTS[:1], fps=8)
     assert len(encoded) == 4
 

@@ -64,7 +64,7 @@ def test_registered_name_builds_its_target(own_module: str, monkeypatch: pytest.
     ("name", "message"),
     [
         ("clip_preferense", "Did you mean 'clip_preference'"),
-        ("nothing_like_it", "Known: brightness"),
+        ("nothing_like_it", "Known: aesthetic, brightness"),
         ("no_such_package.rewards:Mine", "no module 'no_such_package'"),
         ("rewards.testing:BrightnesReward", "Did you mean 'BrightnessReward'"),
         ("rewards.testing:", "package.module:Class"),
