@@ -4,6 +4,7 @@ import importlib.metadata
 
 import torch
 
+
 def samples(tensor: torch.Tensor) -> dict[str, object]:
     """Return the sum and about 48 evenly spread elements."""
     flat = tensor.flatten()
