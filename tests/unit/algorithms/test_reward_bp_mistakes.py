@@ -88,7 +88,10 @@ def command(
         ({"optim__beta2": 1.0}, ["optim.beta2=1.0", "below 1"]),
         ({"validation__num_prompts": 1, "validation__clips_per_prompt": 1}, ["validation.clips_per_prompt", "spread"]),
         ({"sweep__scales": [0.0, -1.0]}, ["sweep.scales=[0.0, -1.0]", "0 or more"]),
-        ({"guards": {"dynamic_degree_weights": "nowhere.pth"}}, ["nowhere.pth", "Give a path, or one of", "raft_large"]),
+        (
+            {"guards": {"dynamic_degree_weights": "nowhere.pth"}},
+            ["nowhere.pth", "Give a path, or one of", "raft_large"],
+        ),
         ({"sweep__scales": [0.5, 0.5]}, ["sweep.scales=[0.5, 0.5]", "distinct"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

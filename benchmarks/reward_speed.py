@@ -1,14 +1,14 @@
 """Rewards against the original packages: time to score a clip, time of a gradient step, memory; published sizes.
 
     rlhf-video rewards env create hpsv2 && rlhf-video rewards env create image-reward
-    python benchmarks/rewards.py                                   # CPU or GPU
-    python benchmarks/rewards.py --markdown benchmarks/rewards.md  # write the table
+    python benchmarks/reward_speed.py                                   # CPU or GPU
+    python benchmarks/reward_speed.py --markdown benchmarks/rewards.md  # write the table
 
-Weights are random, the same on both sides (rewards/random_weights.py): time and memory do not depend on them. "original"
-is the package's own call per frame with the model resident, in the package's own environment; hpsv2's `score` reads its
-checkpoint again at every call, which stands apart as "load". Its gradient step is the same call on a tensor, with a
-graph, frame by frame. "ours" scores the whole clip: the prompt encoded once, frames in one batch. Each row runs in a
-process of its own; both sides must agree in score and gradient (last columns) or the row fails.
+Weights are random, the same on both sides (rewards/random_weights.py): time and memory do not depend on them. In
+"original" the package's own call scores frame by frame with the model resident, in the package's own environment;
+hpsv2's `score` reads its checkpoint again at every call, which stands apart as "load". Its gradient step is the same
+call on a tensor, with a graph, frame by frame. "ours" scores the whole clip: the prompt encoded once, frames in one
+batch. Each row runs in a process of its own; both sides must agree in score and gradient or the row fails.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rewards.workers import environments
 
 from rewards import random_weights, registry
+from rewards.workers import environments
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime import measure_peak
 
@@ -70,7 +70,7 @@ def bert_tokenizer(folder: Path) -> Path:
 
 
 def measure(settings: dict) -> dict[str, float]:
-    """Measure our reward in this process, text encoded before the clock starts, as in every step but a prompt's first."""
+    """Measure our reward in this process; its first call, which encodes the prompt, stands apart."""
     device = torch.device(settings["device"])
     start = clock(device)
     options = {name: settings[name] for name in ("tokenizer", "frames_per_pass")} | {"weights": settings["checkpoint"]}
@@ -112,7 +112,7 @@ def run(python: str | Path, script: Path, arguments: list[str]) -> dict[str, flo
 def compare(name: str, work: Path, device: str, repeats: int, passes: int | None) -> list[list[str]]:
     """Measure both sides of one reward; return their rows."""
     worker = WORKERS[name]
-    python = environments.python_of(worker)
+    python = environments.require(worker).python
     frames = np.random.default_rng(0).integers(0, 256, (NUM_FRAMES, HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
     np.save(work / "frames.npy", frames.repeat(16, axis=1).repeat(16, axis=2))
     tokenizer = bert_tokenizer(work / "bert") if name == "image_reward" else None
@@ -130,11 +130,10 @@ def compare(name: str, work: Path, device: str, repeats: int, passes: int | None
         "config": str(med_config(work / "med_config.json")),
         "tokenizer": str(tokenizer) if tokenizer else None,
     }
-    original = run(python, ROOT / "benchmarks" / "rewards_original.py", [json.dumps(settings)])
+    original = run(python, ROOT / "benchmarks" / "reward_speed_original.py", [json.dumps(settings)])
     if tokenizer is None:
-        (vocabulary,) = python.parents[1].glob(
-            "lib/python*/site-packages/hpsv2/src/open_clip/bpe_simple_vocab_16e6.txt.gz"
-        )
+        packages = python.parents[1].glob("lib/python*/site-packages/hpsv2/src/open_clip")
+        vocabulary = next(packages) / "bpe_simple_vocab_16e6.txt.gz"
         settings["tokenizer"] = str(clip_tokenizer(vocabulary, work / "clip"))
     ours = run(sys.executable, Path(__file__), ["--child", json.dumps(settings)])
     apart = abs(ours["score"] - original["score"]), abs(ours["gradient_norm"] / original["gradient_norm"] - 1)

@@ -1,4 +1,4 @@
-"""The original's side of benchmarks/rewards.py, run by the interpreter of its worker environment.
+"""The original's side of benchmarks/reward_speed.py, run by the interpreter of its worker environment.
 
 Stand-alone: it imports the worker's scorer file by path, and nothing of this package. One JSON object of settings comes
 as the argument, one JSON line of results is the last line of stdout.
