@@ -153,9 +153,8 @@ class RewardTower(nn.Module):
 
 def load_tower(
     weights: str | Path,
-    config: str | Path | None,
+    sizes: Qwen2VLConfig,
     *,
-    published: Mapping[str, Any],
     head: Callable[[int], nn.Module],
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     precision: Precision,
@@ -165,36 +164,37 @@ def load_tower(
 
     Args:
         weights: File, or a name of the ledger.
-        config: Qwen2-VL's config.json, or a folder with one; None for the published model.
-        published: Arguments of `Qwen2VLConfig` for the published model.
+        sizes: Of the towers.
         head: From the hidden size to a head.
         rename: From the file's names to ours, without what the reward does not need.
         precision: Of the towers.
         accept_licence: See `weight_files.resolve`.
 
     Raises:
-        RewardError: Missing, corrupt or unfitting weights or config.
+        RewardError: Missing, corrupt or unfitting weights, or an unknown precision.
     """
-    path = resolve(weights, accept_licence=accept_licence)
-    sizes = Qwen2VLConfig(**published) if config is None else read_config(config)
     # On the meta device nothing is initialised: at seven billion parameters that takes longer than reading them.
     with torch.device("meta"):
         tower = RewardTower(sizes, head(sizes.text_config.hidden_size), precision)
     tower.model.to(torch.float32 if precision == "float32" else torch.bfloat16)
+    path = resolve(weights, accept_licence=accept_licence)
     tower.to_empty(device="cpu")
     load_strictly(tower, rename(read_state(path)), source=path)
     return tower
 
 
-def read_config(config: str | Path) -> Qwen2VLConfig:
+def read_sizes(config: str | Path | None, published: Mapping[str, Any]) -> Qwen2VLConfig:
     """Read a Qwen2-VL configuration, old flat form or new nested one.
 
     Args:
-        config: JSON file, or a folder with a config.json.
+        config: config.json, or a folder with one; None for the published model.
+        published: Arguments of `Qwen2VLConfig` for the published model.
 
     Raises:
         RewardError: Missing file, no JSON, or of another model.
     """
+    if config is None:
+        return Qwen2VLConfig(**published)
     path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
     try:
         content = json.loads(path.read_text())

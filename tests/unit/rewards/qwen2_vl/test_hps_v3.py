@@ -17,7 +17,7 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 from rewards.errors import RewardError
 from rewards.hps_v3 import PUBLISHED, HpsV3, _head
 from rewards.ledger import LEDGER
-from rewards.qwen2_vl import RewardTower, patchify, read_config, smart_resize
+from rewards.qwen2_vl import RewardTower, patchify, read_sizes, smart_resize
 from rewards.testing import RewardContract
 
 TOLERANCE = 1e-5
@@ -148,7 +148,7 @@ def test_towers_are_those_of_transformers_with_plain_positions_and_not_with_its_
     reward: HpsV3, hps_options: dict[str, Path], stand_in: SimpleNamespace
 ) -> None:
     tokenizer, tower = reward._text._tokenizer, reward._model.model
-    config = read_config(hps_options["config"])
+    config = read_sizes(hps_options["config"], PUBLISHED)
     config.image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     config.vision_start_token_id = tokenizer.convert_tokens_to_ids("<|vision_start|>")
     theirs = Qwen2VLModel(config).eval()
