@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import Qwen2VLConfig
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
-from rewards.qwen2_vl import Precision, check_area, load_tower, read_sizes, renamed, smart_resize
+from rewards.qwen2_vl import Precision, check_area, load_tower, renamed, smart_resize
 from rewards.qwen2_vl_instructions import HPS_V3
 from rewards.qwen2_vl_prompts import PromptTokens
 
@@ -84,7 +86,7 @@ class HpsV3:
         self._frames_per_pass = check_frames_per_pass(frames_per_pass)
         self._reduction = parse_frame_reduction(reduction)
         policy = parse_frame_policy(frames)
-        sizes = read_sizes(config, PUBLISHED)
+        sizes = read_config(config, Qwen2VLConfig, PUBLISHED)
         self._text = PromptTokens(
             tokenizer,
             instruct=_instruct,

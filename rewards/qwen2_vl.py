@@ -4,14 +4,12 @@ Every step from pixels to score is part of the graph and needs no torchvision.
 Letters: N rows (clips or images), F frames, S groups of two frames, P patches of a group, L tokens.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
@@ -181,31 +179,6 @@ def load_tower(
     tower.to_empty(device="cpu")
     load_strictly(tower, rename(read_state(path)), source=path)
     return tower
-
-
-def read_sizes(config: str | Path | None, published: Mapping[str, Any]) -> Qwen2VLConfig:
-    """Read a Qwen2-VL configuration, old flat form or new nested one.
-
-    Args:
-        config: config.json, or a folder with one; None for the published model.
-        published: Arguments of `Qwen2VLConfig` for the published model.
-
-    Raises:
-        RewardError: Missing file, no JSON, or of another model.
-    """
-    if config is None:
-        return Qwen2VLConfig(**published)
-    path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise RewardError(f"Cannot read a Qwen2-VL config from {path}: {error}") from error
-    if not isinstance(content, dict) or content.get("model_type") != "qwen2_vl":
-        raise RewardError(f"{path} is not the config of a model of type 'qwen2_vl'.")
-    try:
-        return Qwen2VLConfig.from_dict(content)
-    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
-        raise RewardError(f"{path} is no valid Qwen2-VL config: {error}") from error
 
 
 def renamed(

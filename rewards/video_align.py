@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import Qwen2VLConfig
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
 from rewards.inputs import check_clips, full_precision
 from rewards.pretrained import follow, in_passes
-from rewards.qwen2_vl import Precision, check_area, load_tower, read_sizes, renamed, smart_resize
+from rewards.qwen2_vl import Precision, check_area, load_tower, renamed, smart_resize
 from rewards.qwen2_vl_instructions import VIDEO_ALIGN
 from rewards.qwen2_vl_prompts import PromptTokens
 from rewards.video_ops import take_frames
@@ -85,7 +87,7 @@ class VideoAlign:
             raise RewardError(f"clips_per_pass must be 1 or more, got {clips_per_pass}.")
         check_area(min_pixels, max_pixels)
         self._min_pixels, self._max_pixels, self._clips_per_pass = min_pixels, max_pixels, clips_per_pass
-        sizes = read_sizes(config, PUBLISHED)
+        sizes = read_config(config, Qwen2VLConfig, PUBLISHED)
         self._text = PromptTokens(
             tokenizer,
             instruct=_instruct,
