@@ -9,7 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import Qwen2VLConfig
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.qwen2_vl import Precision, check_area, load_tower, renamed, smart_resize
@@ -84,22 +86,22 @@ class HpsV3:
         self._frames_per_pass = check_frames_per_pass(frames_per_pass)
         self._reduction = parse_frame_reduction(reduction)
         policy = parse_frame_policy(frames)
-        self._model = load_tower(
-            weights,
-            config,
-            published=PUBLISHED,
-            head=_head,
-            rename=_rename,
-            precision=precision,
-            accept_licence=accept_licence,
-        )
+        sizes = read_config(config, Qwen2VLConfig, PUBLISHED)
         self._text = PromptTokens(
             tokenizer,
             instruct=_instruct,
             reward_tokens=("<|Reward|>",),
-            vocab_size=self._model.model.language_model.embed_tokens.num_embeddings,
+            vocab_size=sizes.text_config.vocab_size,
             max_tokens=max_prompt_tokens,
             cache_size=cache_size,
+        )
+        self._model = load_tower(
+            weights,
+            sizes,
+            head=_head,
+            rename=_rename,
+            precision=precision,
+            accept_licence=accept_licence,
         )
         self.spec = RewardSpec(
             name="hps_v3",

@@ -95,7 +95,7 @@ LEDGER: dict[str, WeightFile] = {
         licence="MIT",
         size=16_584_387_300,
         sha256="a13d7ff5a07b7ffa0f7824e60d62e6ae144541ceefd5224b4c08fda7ab39f353",
-        note="Size and hash as VERL-Omni's scripts check them; the base model, Qwen2-VL-7B, is Apache-2.0.",
+        note="Size and hash from public download scripts, not the authors; the base, Qwen2-VL-7B, is Apache-2.0.",
     ),
     "image_reward": WeightFile(
         repository="THUDM/ImageReward",
@@ -135,6 +135,6 @@ LEDGER: dict[str, WeightFile] = {
         licence="Apache-2.0",
         size=5_031_072_529,
         sha256="48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
-        note="Size and hash as VERL-Omni's and Helios's scripts check them; once KwaiVGI/VideoReward.",
+        note="Size and hash from public download scripts, not the authors; once KwaiVGI/VideoReward.",
     ),
 }

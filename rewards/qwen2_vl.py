@@ -4,14 +4,12 @@ Every step from pixels to score is part of the graph and needs no torchvision.
 Letters: N rows (clips or images), F frames, S groups of two frames, P patches of a group, L tokens.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
@@ -153,9 +151,8 @@ class RewardTower(nn.Module):
 
 def load_tower(
     weights: str | Path,
-    config: str | Path | None,
+    sizes: Qwen2VLConfig,
     *,
-    published: Mapping[str, Any],
     head: Callable[[int], nn.Module],
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     precision: Precision,
@@ -165,47 +162,23 @@ def load_tower(
 
     Args:
         weights: File, or a name of the ledger.
-        config: Qwen2-VL's config.json, or a folder with one; None for the published model.
-        published: Arguments of `Qwen2VLConfig` for the published model.
+        sizes: Of the towers.
         head: From the hidden size to a head.
         rename: From the file's names to ours, without what the reward does not need.
         precision: Of the towers.
         accept_licence: See `weight_files.resolve`.
 
     Raises:
-        RewardError: Missing, corrupt or unfitting weights or config.
+        RewardError: Missing, corrupt or unfitting weights, or an unknown precision.
     """
-    path = resolve(weights, accept_licence=accept_licence)
-    sizes = Qwen2VLConfig(**published) if config is None else read_config(config)
     # On the meta device nothing is initialised: at seven billion parameters that takes longer than reading them.
     with torch.device("meta"):
         tower = RewardTower(sizes, head(sizes.text_config.hidden_size), precision)
     tower.model.to(torch.float32 if precision == "float32" else torch.bfloat16)
+    path = resolve(weights, accept_licence=accept_licence)
     tower.to_empty(device="cpu")
     load_strictly(tower, rename(read_state(path)), source=path)
     return tower
-
-
-def read_config(config: str | Path) -> Qwen2VLConfig:
-    """Read a Qwen2-VL configuration, old flat form or new nested one.
-
-    Args:
-        config: JSON file, or a folder with a config.json.
-
-    Raises:
-        RewardError: Missing file, no JSON, or of another model.
-    """
-    path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise RewardError(f"Cannot read a Qwen2-VL config from {path}: {error}") from error
-    if not isinstance(content, dict) or content.get("model_type") != "qwen2_vl":
-        raise RewardError(f"{path} is not the config of a model of type 'qwen2_vl'.")
-    try:
-        return Qwen2VLConfig.from_dict(content)
-    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
-        raise RewardError(f"{path} is no valid Qwen2-VL config: {error}") from error
 
 
 def renamed(

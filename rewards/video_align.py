@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import Qwen2VLConfig
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
 from rewards.inputs import check_clips, full_precision
@@ -85,22 +87,22 @@ class VideoAlign:
             raise RewardError(f"clips_per_pass must be 1 or more, got {clips_per_pass}.")
         check_area(min_pixels, max_pixels)
         self._min_pixels, self._max_pixels, self._clips_per_pass = min_pixels, max_pixels, clips_per_pass
-        self._model = load_tower(
-            weights,
-            config,
-            published=PUBLISHED,
-            head=_head,
-            rename=merge_lora,
-            precision=precision,
-            accept_licence=accept_licence,
-        )
+        sizes = read_config(config, Qwen2VLConfig, PUBLISHED)
         self._text = PromptTokens(
             tokenizer,
             instruct=_instruct,
             reward_tokens=tuple(f"<|{key}_reward|>" for key in STATISTICS),
-            vocab_size=self._model.model.language_model.embed_tokens.num_embeddings,
+            vocab_size=sizes.text_config.vocab_size,
             max_tokens=max_prompt_tokens,
             cache_size=cache_size,
+        )
+        self._model = load_tower(
+            weights,
+            sizes,
+            head=_head,
+            rename=merge_lora,
+            precision=precision,
+            accept_licence=accept_licence,
         )
         self.spec = RewardSpec(
             name="video_align",

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
+from rewards.architectures import read_config
 from rewards.errors import RewardError
 from rewards.hps_v3 import PUBLISHED, HpsV3, _head
 from rewards.ledger import LEDGER
-from rewards.qwen2_vl import RewardTower, patchify, read_config, smart_resize
+from rewards.qwen2_vl import RewardTower, patchify, smart_resize
 from rewards.testing import RewardContract
 
 TOLERANCE = 1e-5
@@ -148,7 +149,7 @@ def test_towers_are_those_of_transformers_with_plain_positions_and_not_with_its_
     reward: HpsV3, hps_options: dict[str, Path], stand_in: SimpleNamespace
 ) -> None:
     tokenizer, tower = reward._text._tokenizer, reward._model.model
-    config = read_config(hps_options["config"])
+    config = read_config(hps_options["config"], Qwen2VLConfig, PUBLISHED)
     config.image_token_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     config.vision_start_token_id = tokenizer.convert_tokens_to_ids("<|vision_start|>")
     theirs = Qwen2VLModel(config).eval()
@@ -253,6 +254,13 @@ def test_wrong_files_are_refused_with_the_way_out(
     assert "min_pixels" in refusal(min_pixels=900, max_pixels=800)
     assert "precision" in refusal(precision="float16")
     assert "max_prompt_tokens" in refusal(max_prompt_tokens=0)
+
+
+def test_without_a_network_the_message_names_the_file_to_bring(hps_options: dict[str, Path]) -> None:
+    with pytest.raises(RewardError, match="Name one with the option 'tokenizer'"):
+        HpsV3(hps_options["weights"], config=hps_options["config"])
+    with pytest.raises(RewardError, match=r"hf download MizzenAI/HPSv3 HPSv3\.safetensors"):
+        HpsV3(config=hps_options["config"], tokenizer=hps_options["tokenizer"])
 
 
 def test_elongated_frames_are_refused(reward: HpsV3) -> None:
