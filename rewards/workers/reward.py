@@ -96,7 +96,7 @@ class WorkerReward:
         if not all(prompt.strip() for prompt in prompts):
             raise RewardError("A reward that reads the prompt got an empty one.")
         frames = take_frames(clips.video.detach(), tuple(dict.fromkeys(self.spec.frames.select(video.shape[1]))))
-        pictures = frames.mul(255).round().clamp(0, 255).to(torch.uint8).movedim(2, -1).cpu().numpy()
+        pictures = frames.mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(2, -1).contiguous().cpu().numpy()
         rows: list[list[float]] = []
         reasons = list(clips.reasons)
         with self._lock:
