@@ -60,7 +60,7 @@ class ImageReward:
         """Build the published architecture on the device."""
         self.scorer, self.device = scorer, torch.device(settings["device"])
         config = json.loads(Path(settings["config"]).read_text())
-        self.model = scorer._build(config, self.device, tokenizer=settings["tokenizer"])
+        self.model = scorer._build(config | {"tokenizer": settings["tokenizer"]}, self.device)
 
     def frame(self, picture: Image.Image, prompt: str) -> torch.Tensor:
         """Score one picture as the package's `score` does."""
