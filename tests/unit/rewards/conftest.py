@@ -1,13 +1,19 @@
 """Tiny real CLIP and X-CLIP folders with a word-level tokenizer, written once per session."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, XCLIPConfig, XCLIPModel
 
 from rewards.raft import Raft
+from rlhf_video.algorithms.reward_bp import train
+from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.runtime import create_accelerator, read_metrics
+from rlhf_video.settings import load_config, to_plain
 
 WORDS = ("<pad>", "<unk>", "<bos>", "a", "red", "blue", "green", "circle", "square", "star", "moving", "left", "up")
 WORDS = (*WORDS, "<eos>")  # X-CLIP reads the text at the highest id
@@ -107,3 +113,40 @@ def raft_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("raft") / "raft_large.pth"
     torch.save(seeded_raft_state(Raft()), file)
     return file
+
+
+TRAIN_PROMPTS = ("a red circle moving left", "a blue square moving up")
+VALIDATION_PROMPTS = ("a green star", "a red square moving up")
+
+
+@pytest.fixture
+def train_by_config(tiny_wan_folder: Path, tmp_path: Path) -> Callable[..., None]:
+    """Return a function that runs reward backpropagation on a tiny model, the reward named as a config names it."""
+
+    def run(name: str, options: Mapping[str, object], *, frames: int = 5, size: int = 16, **entry: object) -> None:
+        for split, prompts in (("train", TRAIN_PROMPTS), ("validation", VALIDATION_PROMPTS)):
+            (tmp_path / f"{split}.txt").write_text("\n".join(prompts) + "\n")
+        plain = yaml.safe_load(yaml.safe_dump({key: to_plain(value) for key, value in options.items()}))
+        tree = {
+            "backbone": str(tiny_wan_folder),
+            "prompts": {split: str(tmp_path / f"{split}.txt") for split in ("train", "validation")},
+            "rewards": [{"name": name, "options": plain, **entry}],
+            "sampling": {"num_frames": frames, "height": size, "width": size, "num_steps": 2, "guidance": 1.0},
+            "lora": {"rank": 2, "alpha": 2.0},
+            "estimator": {"num_grad_steps": 1},
+            "optim": {"learning_rate": 0.01, "warmup": 0},
+            "batch": {"global_prompts": 1},
+            "num_steps": 1,
+            "validation": {"every": 1, "clips_per_prompt": 1, "batch": 2},
+            "held_out_stop": {"enabled": False},
+            "sweep": {"scales": [1.0]},
+            "output_dir": str(tmp_path / "run"),
+        }
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+        outcome = train(load_config(RewardBpConfig, tmp_path / "run.yaml"), accelerator=create_accelerator())
+        (step,) = [line for line in read_metrics(tmp_path / "run") if "grad/norm" in line]
+        assert step["grad/norm"] > 0
+        assert step[f"reward/{name}"] == step[f"reward/{name}"]  # not NaN: the clip was scored
+        assert (outcome.adapter / "pytorch_lora_weights.safetensors").is_file()
+
+    return run

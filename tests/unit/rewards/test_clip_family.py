@@ -1,7 +1,7 @@
 """CLIPScore, PickScore, HPSv2, MPS and LAION aesthetic: the contract at tiny size, and what they refuse."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -343,3 +343,10 @@ def test_reward_backpropagation_builds_each_of_them_from_yaml(
     total = torch.stack([next(iter(r(video, PROMPTS, fps=8).values.values())) for r in rewards.reported.values()]).sum()
     (gradient,) = torch.autograd.grad(total, video)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reward_backpropagation_trains_on_each_of_them(
+    name: str, family: dict[str, dict[str, Any]], train_by_config: Callable[..., None]
+) -> None:
+    train_by_config(name, family[name] | {"frames": {"kind": "uniform", "count": 2}})

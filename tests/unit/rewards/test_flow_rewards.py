@@ -1,5 +1,6 @@
 """Rewards by optical flow on flows that are known, and on RAFT's own through the contract."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -224,3 +225,14 @@ def test_weights_and_options_that_do_not_fit_are_refused(name: str, raft_file: P
         registry.build(name, weights=str(raft_file), iterations=0)
     with pytest.raises(RewardError, match="pairs_per_pass must be 1 or more"):
         registry.build(name, weights=str(raft_file), pairs_per_pass=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "weight"),
+    [("dynamic_degree", "degree", 1.0), ("flow_motion", "smoothness", 1.0), ("warp_error", "warp_error", -1.0)],
+)
+def test_reward_backpropagation_trains_on_each_of_them(
+    name: str, dimension: str, weight: float, raft_file: Path, train_by_config: Callable[..., None]
+) -> None:
+    options = {"weights": raft_file, "iterations": 1}
+    train_by_config(name, options, dimension=dimension, weight=weight)

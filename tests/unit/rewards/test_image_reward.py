@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,7 @@ def test_tokenizers_of_other_models_are_refused(tiny_folder: Path, clip_folder: 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     with pytest.raises(RewardError, match=r"has 16 tokens with .* the text model 15"):
         ImageReward(**{**options(tiny_folder), "tokenizer": tmp_path})  # type: ignore[arg-type]
+
+
+def test_reward_backpropagation_trains_on_it(tiny_folder: Path, train_by_config: Callable[..., None]) -> None:
+    train_by_config("image_reward", options(tiny_folder) | {"frames": "first"})

@@ -1,6 +1,7 @@
 """Every reward passes the contract, and the contract catches rewards that lie."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,32 @@ def test_contract_catches_a_score_that_depends_on_the_batch() -> None:
 def test_contract_catches_a_wrong_gradient() -> None:
     with pytest.raises(GradcheckError):
         contract_of(WrongGradientReward()).test_gradient_equals_finite_differences()
+
+
+WEIGHTLESS = {
+    "brightness": {},
+    "colourfulness": {},
+    "exposure": {"dimension": "well_exposed"},
+    "frame_difference": {},
+    "saturation": {"weight": -1.0},
+    "sharpness": {},
+    "temporal_flicker": {},
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_reward_backpropagation_trains_on_each_weightless_one(name: str, train_by_config: Callable[..., None]) -> None:
+    train_by_config(name, {}, **WEIGHTLESS[name])
+
+
+def test_reward_backpropagation_trains_on_folders_of_both_classes(
+    clip_folder: Path, xclip_folder: Path, train_by_config: Callable[..., None], tmp_path: Path
+) -> None:
+    train_by_config("clip_preference", {"model": clip_folder})
+    shutil.rmtree(tmp_path / "run")
+    train_by_config("video_text", {"model": xclip_folder})
+
+
+def test_reward_backpropagation_trains_on_several_as_one(train_by_config: Callable[..., None]) -> None:
+    parts = [{"name": name, "normalisation": {"mean": 0.5, "std": 0.1}} for name in ("brightness", "sharpness")]
+    train_by_config("weighted", {"terms": parts}, dimension="total")

@@ -1,6 +1,7 @@
 """V-JEPA's surprise: transformers' own tokens without a leak of the future, and a model whose surprise is known."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,9 @@ def test_torn_or_foreign_weights_are_refused(tiny_options: dict[str, object], tm
     torch.save(state, torn)
     with pytest.raises(RewardError, match=r"lacks 'predictor\.embeddings\.mask_tokens'"):
         build({**tiny_options, "weights": torn})
+
+
+def test_reward_backpropagation_trains_on_it(
+    tiny_options: dict[str, object], train_by_config: Callable[..., None]
+) -> None:
+    train_by_config("v_jepa_surprise", tiny_options, frames=9, weight=-1.0)

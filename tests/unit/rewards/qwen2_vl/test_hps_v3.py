@@ -266,3 +266,9 @@ def test_without_a_network_the_message_names_the_file_to_bring(hps_options: dict
 def test_elongated_frames_are_refused(reward: HpsV3) -> None:
     with pytest.raises(RewardError, match="elongated"):
         reward(torch.rand(1, 1, 3, 4, 900), ["a sea"], fps=8.0)
+
+
+def test_reward_backpropagation_trains_on_it(
+    hps_options: dict[str, Path], train_by_config: Callable[..., None]
+) -> None:
+    train_by_config("hps_v3", hps_options | {"frames": "first"}, dimension="quality")

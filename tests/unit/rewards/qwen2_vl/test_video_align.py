@@ -249,3 +249,10 @@ def test_merged_weights_are_the_weight_plus_twice_the_update_at_rank_64() -> Non
 
 def test_statistics_keep_the_order_of_the_reward_tokens() -> None:
     assert tuple(STATISTICS) == ("VQ", "MQ", "TA")
+
+
+@pytest.mark.parametrize("dimension", ["VQ", "MQ", "TA", "Overall"])
+def test_reward_backpropagation_trains_on_each_dimension(
+    dimension: str, align_options: dict[str, Path], train_by_config: Callable[..., None]
+) -> None:
+    train_by_config("video_align", align_options, dimension=dimension)
