@@ -187,6 +187,14 @@ CATALOGUE: dict[str, RewardEntry] = {
         parity="the official script on the same pixels <= 1e-5; its Pillow resize differs by a grey level",
         weights=("pick_score",),
     ),
+    "preference_head": RewardEntry(
+        target="rewards.preference_head:PreferenceHead",
+        tier="A",
+        is_differentiable=True,
+        frames="all, or the folder's",
+        licence="the folder's",
+        parity="none: a head of our own, its folder scores as it was trained",
+    ),
     "saturation": RewardEntry(
         target="rewards.saturation:Saturation",
         tier="A",

@@ -138,6 +138,7 @@ class ClipTowers:
         tokenizer: str | Path,
         cache_size: int,
         prepare: Callable[[str], str] | None = None,
+        trainable: bool = False,
     ) -> None:
         """Join the towers with their inputs.
 
@@ -147,6 +148,7 @@ class ClipTowers:
             tokenizer: Folder or Hub id.
             cache_size: Prompt embeddings kept.
             prepare: Applied to a prompt that is not empty, before its tokens.
+            trainable: Whether the weights may change.
 
         Raises:
             RewardError: A tokenizer that does not fit, or a bad cache size.
@@ -159,7 +161,12 @@ class ClipTowers:
         # eos_token_id 2 is transformers' mark of folders from before its fix; they pool at the highest id.
         pools_at = None if config.eos_token_id == 2 else config.eos_token_id
         self.text = text_embeddings(
-            tokenizer, self._embed_text, config=config, pools_at=pools_at, cache_size=cache_size
+            tokenizer,
+            self._embed_text,
+            config=config,
+            pools_at=pools_at,
+            cache_size=cache_size,
+            trainable=trainable,
         )
 
     @classmethod

@@ -231,8 +231,8 @@ class TextEmbeddings:
 
     Threads may share one.
 
-    The text tower is frozen, so embeddings carry no gradient and stay usable under grad even when they were first
-    computed in inference mode.
+    Unless it trains, the text tower is frozen, so embeddings carry no gradient and stay usable under grad even when
+    they were first computed in inference mode.
     """
 
     def __init__(
@@ -242,14 +242,16 @@ class TextEmbeddings:
         *,
         max_tokens: int,
         cache_size: int,
+        trainable: bool = False,
     ) -> None:
         """Start empty.
 
         Args:
             tokenizer: Appends its end token.
-            encode: Token ids (1, tokens) -> embedding (1, ...), of one shape for all prompts.
+            encode: Token ids (n, tokens) -> embeddings (n, ...), n is 1 unless it trains; one shape for all prompts.
             max_tokens: Longer prompts are cut, with a warning.
             cache_size: Embeddings kept; the least recently used leaves first. 0 keeps none.
+            trainable: Whether the text tower may change: then embeddings carry gradient and none is kept.
 
         Raises:
             RewardError: Negative cache size.
@@ -260,6 +262,7 @@ class TextEmbeddings:
         self._encode = encode
         self._max_tokens = max_tokens
         self._cache_size = cache_size
+        self._trainable = trainable
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -272,13 +275,33 @@ class TextEmbeddings:
         vars(self).update(state)
         self._lock = threading.Lock()
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer."""
+        return self._tokenizer
+
     def __len__(self) -> int:
         """Return how many embeddings are kept."""
         return len(self._cache)
 
     def __call__(self, prompts: Sequence[str], *, like: Tensor) -> Tensor:
-        """Return embeddings (prompts, ...) on the device and in the precision of `like`, without gradient."""
+        """Return embeddings (prompts, ...) on the device and in the precision of `like`."""
+        if self._trainable:
+            return self._fresh(prompts, like)
         return torch.stack([self._look_up(prompt, like) for prompt in prompts])
+
+    def _fresh(self, prompts: Sequence[str], like: Tensor) -> Tensor:
+        """Encode with gradient; prompts of equal length go together: without padding no embedding changes."""
+        token_ids = {prompt: self._token_ids(prompt) for prompt in dict.fromkeys(prompts)}
+        by_length: dict[int, list[str]] = {}
+        for prompt, ids in token_ids.items():
+            by_length.setdefault(ids.shape[1], []).append(prompt)
+        embeddings: dict[str, Tensor] = {}
+        with full_precision(like):
+            for group in by_length.values():
+                rows = self._encode(torch.cat([token_ids[prompt] for prompt in group]).to(like.device))
+                embeddings.update(zip(group, rows, strict=True))
+        return torch.stack([embeddings[prompt] for prompt in prompts])
 
     def _look_up(self, prompt: str, like: Tensor) -> Tensor:
         with self._lock:

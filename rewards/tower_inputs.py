@@ -59,6 +59,7 @@ def text_embeddings(
     config: PreTrainedConfig,
     pools_at: int | None,
     cache_size: int,
+    trainable: bool = False,
 ) -> TextEmbeddings:
     """Return the text embeddings of a model, its tokenizer loaded and found to fit.
 
@@ -68,10 +69,13 @@ def text_embeddings(
         config: Of the text tower.
         pools_at: Token id at which the text tower reads, None for "the highest id".
         cache_size: Prompt embeddings kept.
+        trainable: Whether the text tower may change.
 
     Raises:
         RewardError: No tokenizer, one of another model, or a negative cache size.
     """
     loaded = load_tokenizer(tokenizer)
     check_pooling(loaded, pools_at=pools_at, vocab_size=config.vocab_size, folder=tokenizer)
-    return TextEmbeddings(loaded, encode, max_tokens=config.max_position_embeddings, cache_size=cache_size)
+    return TextEmbeddings(
+        loaded, encode, max_tokens=config.max_position_embeddings, cache_size=cache_size, trainable=trainable
+    )

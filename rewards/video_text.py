@@ -4,19 +4,22 @@ Any `transformers.XCLIPModel` folder with its tokenizer is one. It sees all fram
 it can tell left from right and motion from a still.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import XCLIPModel
 
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
-from rewards.inputs import check_clips, full_precision
+from rewards.inputs import CheckedClips, check_clips, full_precision
 from rewards.pretrained import follow, in_passes, load_model
 from rewards.tower_inputs import SquareInput, text_embeddings
+from rewards.trainable import parameters_outside_towers, save_folder
 from rewards.video_ops import Fit, take_frames
 
 
@@ -25,7 +28,8 @@ class VideoText:
 
     Range [-s, s] with s = exp(logit_scale) of the folder. Higher is better; comparable for one prompt only. The model
     takes exactly `num_frames` frames: a clip of another length is resampled uniformly, first and last frame included,
-    frames repeated where it is shorter. Every step is float32; the model moves to the clip's device and never trains.
+    frames repeated where it is shorter. Every step is float32; the model moves to the clip's device; its
+    weights are frozen unless it is built to train (rewards/trainable.py).
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class VideoText:
         clips_per_pass: int | None = None,
         cache_size: int = 4096,
         licence: str = "see the model card",
+        trainable: bool = False,
     ) -> None:
         """Load the model.
 
@@ -47,6 +52,7 @@ class VideoText:
             clips_per_pass: Clips through the model at a time, None for all; bounds memory, changes no score.
             cache_size: Prompt embeddings kept.
             licence: Of the weights, for tables.
+            trainable: Whether scores carry gradients to weights that require them; prompts are then encoded anew.
 
         Raises:
             RewardError: Missing folder, wrong class, incomplete weights, a tokenizer that does not fit, a bad option.
@@ -58,14 +64,19 @@ class VideoText:
         self._pixels = SquareInput.of(vision.image_size, fit=fit, folder=model)
         self._clips_per_pass = clips_per_pass
         self._text = text_embeddings(
-            tokenizer or model, self._embed_text, config=text, pools_at=None, cache_size=cache_size
+            tokenizer or model,
+            self._embed_text,
+            config=text,
+            pools_at=None,
+            cache_size=cache_size,
+            trainable=trainable,
         )
-        self._scale = float(self._model.logit_scale.exp())
+        scale = math.inf if trainable else float(self._model.logit_scale.exp())
         self.spec = RewardSpec(
             name="video_text",
             version="1",
             dimensions=("alignment",),
-            range=(-self._scale, self._scale),
+            range=(-scale, scale),
             higher_is_better=True,
             is_differentiable=True,
             frames=FramePolicy("uniform", vision.num_frames),
@@ -81,16 +92,40 @@ class VideoText:
         Raises:
             RewardError: Input of the wrong form, or an empty prompt.
         """
+        clip, prompt, clips = self.embed(video, prompts, fps=fps)
+        with full_precision(clips.video):
+            score = self._model.logit_scale.exp() * functional.cosine_similarity(clip, prompt, dim=-1)
+        return masked_output({"alignment": score}, clips.valid, clips.reasons)
+
+    def embed(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> tuple[Tensor, Tensor, CheckedClips]:
+        """Return what the score is made of: the clip's embedding and its prompt's, (batch, dim) each.
+
+        Raises:
+            RewardError: As `__call__`.
+        """
         clips = check_clips(video, prompts, fps=fps)
         follow(self._model, clips.video)
         with full_precision(clips.video):
             frames = take_frames(clips.video, self.spec.frames.select(clips.video.shape[1]))
             text = self._text(prompts, like=clips.video)
-            cosine = in_passes(self._cosine, (frames, text), self._clips_per_pass)
-        return masked_output({"alignment": self._scale * cosine}, clips.valid, clips.reasons)
+            clip, prompt = in_passes(self._embed_pairs, (frames, text), self._clips_per_pass).unbind(dim=1)
+        return clip, prompt, clips
 
-    def _cosine(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Return the cosine of each clip with its own prompt: `XCLIPModel.forward` without the other pairs.
+    @property
+    def model(self) -> XCLIPModel:
+        """The model whose weights can be trained."""
+        return self._model
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the projections, the logit scale, and what X-CLIP computes behind its towers."""
+        return parameters_outside_towers(self._model)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the folder that this class and `XCLIPModel.from_pretrained` load."""
+        save_folder(folder, self._model, self._text.tokenizer, self._pixels.mean, self._pixels.std)
+
+    def _embed_pairs(self, frames: Tensor, text: Tensor) -> Tensor:
+        """Embed each clip and its own prompt, (n, 2, dim): `XCLIPModel.forward` without the other pairs.
 
         Args:
             frames: (n, num_frames, 3, height, width) in [0, 1].
@@ -105,7 +140,7 @@ class VideoText:
         patches = patches.unflatten(0, (num_clips, num_frames)).mean(dim=1)
         prompt = text[:, None]
         prompt = (prompt + model.prompts_generator(prompt, patches))[:, 0]
-        return functional.cosine_similarity(clip, prompt, dim=-1)
+        return torch.stack((clip, prompt), dim=1)
 
     def _embed_text(self, token_ids: Tensor) -> Tensor:
         """Map token ids (1, tokens) to an embedding (1, dim), not normalised."""

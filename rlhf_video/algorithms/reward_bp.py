@@ -37,11 +37,11 @@ from rlhf_video.algorithms.gradient_estimators import (
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner, StepMetrics
 from rlhf_video.algorithms.reward_bp_outcome import Outcome, finish, finished_outcome
-from rlhf_video.algorithms.reward_bp_setup import World, open_world, prompt_batch
+from rlhf_video.algorithms.reward_bp_setup import World, open_world
 from rlhf_video.algorithms.reward_bp_watch import Watch
 from rlhf_video.diffusion.samplers import rollout
 from rlhf_video.lora import adapter_off
-from rlhf_video.runtime import Distribution, Run, generator_for, peak_memory
+from rlhf_video.runtime import Distribution, Run, deck_batch, generator_for, peak_memory
 from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def train_step(
     """Take one optimiser step on the global batch; return its metrics, means over all processes."""
     distribution, metrics = learner.distribution, StepMetrics()
     steps = choose_steps(config.estimator, config.sampling.num_steps, generator_for(config.seed, "active steps", step))
-    order = prompt_batch(len(world.suites.train), config.batch.global_prompts, step=step, seed=config.seed)
+    order = deck_batch(len(world.suites.train), config.batch.global_prompts, step=step, seed=config.seed)
     share = list(distribution.shard_indices(len(order)))
     micro_batches = config.batch.micro_batches(share)
     per_micro_batch = num_backwards(steps, has_penalty=config.pull.weight > 0)

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
-from rlhf_video.runtime import Run, read_metrics
+from rlhf_video.runtime import Run, command_line, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
 from rlhf_video.validation import StrengthSweep
 from rlhf_video.validation.reporting import CurveView, ScoreView, TrainingReport, write_training_report
@@ -111,19 +109,6 @@ def finished_outcome(config: RewardBpConfig) -> Outcome | None:
         alarms=tuple(card["alarm_names"]),
         prompts_name=card["measured_on"],
     )
-
-
-def command_line(num_processes: int = 1) -> str:
-    """Return the command that started this run, fit for a shell.
-
-    Args:
-        num_processes: Above 1 a launcher started the workers; it is named with that number.
-    """
-    words = sys.argv
-    if Path(sys.argv[0]).name in [Path(word).name for word in sys.orig_argv]:  # as typed, with `-m` where it was
-        words = [word for word in sys.orig_argv[1:] if word != "-u"]
-    launcher = ["python"] if num_processes == 1 else ["accelerate", "launch", "--num_processes", str(num_processes)]
-    return shlex.join([*launcher, *words])
 
 
 def _steps_taken(config: RewardBpConfig, watch: Watch) -> int:

@@ -301,22 +301,3 @@ def open_world(config: RewardBpConfig, distribution: Distribution) -> World:
     )
     backbone.set_gradient_checkpointing(config.gradient_checkpointing)
     return World(config, suites, rewards, backbone, distribution)
-
-
-def prompt_batch(num_prompts: int, batch: int, *, step: int, seed: int) -> list[int]:
-    """Return the prompts of one optimiser step: the next ones of an endless deck that is reshuffled when it is used up.
-
-    A pure function of seed and step, so resuming needs no state.
-
-    Args:
-        num_prompts: Size of the deck.
-        batch: Prompts per step; may exceed the deck.
-        step: Optimiser step 0, 1, ...
-        seed: The run's seed.
-    """
-    chosen = []
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, place = divmod(position, num_prompts)
-        deck = torch.randperm(num_prompts, generator=generator_for(seed, "prompt order", epoch))
-        chosen.append(int(deck[place]))
-    return chosen

@@ -3,7 +3,7 @@
 from rlhf_video.data.contact_sheet import contact_sheet
 from rlhf_video.data.files import sha256_file, write_atomic
 from rlhf_video.data.prompts import PromptSuite, load_prompts
-from rlhf_video.data.video import encode_mp4, read_video, write_video
+from rlhf_video.data.video import encode_mp4, read_video, write_lossless, write_video
 
 __all__ = [
     "PromptSuite",
@@ -13,5 +13,6 @@ __all__ = [
     "read_video",
     "sha256_file",
     "write_atomic",
+    "write_lossless",
     "write_video",
 ]

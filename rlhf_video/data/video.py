@@ -71,6 +71,35 @@ def encode_mp4(video: Tensor, fps: float, *, crf: int = 12, min_side: int = 0) -
     return buffer.getvalue()
 
 
+def write_lossless(path: str | Path, video: Tensor, fps: float) -> None:
+    """Write one clip so that `read_video` returns the same 8-bit pixels (FFV1 in Matroska), atomically.
+
+    For clips that models learn from; browsers do not play it. The same clip gives the same bytes.
+
+    Args:
+        path: Target, ends in .mkv; missing parent folders are made.
+        video: Pixels in [0, 1], shape (frames, 3, height, width), height and width even.
+        fps: Frames per second, > 0.
+
+    Raises:
+        DataError: The shape, the size, fps or a pixel does not fit.
+    """
+    path = Path(path)
+    if path.suffix != ".mkv":
+        raise DataError(f"Clip '{path}' must end in .mkv: lossless clips are written as FFV1 in Matroska.")
+    frames = _to_uint8(video, fps)
+    buffer = io.BytesIO()
+    # bitexact: Matroska otherwise writes a random identifier and the version of the library.
+    with av.open(buffer, mode="w", format="matroska", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "bgr0"
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode(None))
+    write_atomic(path, buffer.getvalue())
+
+
 def read_video(path: str | Path) -> tuple[Tensor, float]:
     """Read a clip.
 

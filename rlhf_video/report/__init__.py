@@ -1,6 +1,6 @@
 """Self-contained HTML and Markdown pieces: tables, curves, paired clips."""
 
-from rlhf_video.report.chart import Series, line_chart
+from rlhf_video.report.chart import Series, chart_file, line_chart
 from rlhf_video.report.clips import ClipPair, clip_pairs, video_element
 from rlhf_video.report.effects import EffectRow, effect_table, format_difference, format_value, ink
 from rlhf_video.report.guards import GuardCard, guard_cards
@@ -14,6 +14,7 @@ __all__ = [
     "GuardCard",
     "Html",
     "Series",
+    "chart_file",
     "clip_pairs",
     "document",
     "effect_table",

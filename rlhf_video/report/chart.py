@@ -9,6 +9,11 @@ from rlhf_video.report.page import Html, escape, join
 _WIDTH, _HEIGHT = 460, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 _NUM_COLOURS = 5
+_FILE_COLOURS = ("#0f766e", "#b45309", "#5b4bc4", "#be2d6a", "#3a7d1f")  # those of style.py on paper
+_FILE_STYLE = (
+    "text{fill:#5d6470;font:12.5px system-ui,sans-serif}.grid{stroke:#eceae3}.curve{fill:none;stroke-width:2.2}"
+    ".band{opacity:.16}"
+)
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,37 @@ def line_chart(
     heading = f'<figcaption>{escape(title)}<span class="unit">{escape(y_label)}</span></figcaption>'
     if not any(len(curve.x) for curve in series):
         return Html(f'<figure class="card chart">{heading}<p class="lead">Nothing was recorded yet.</p></figure>')
+    body = _drawing(series, x_label=x_label, zero_line=zero_line, dots=dots)
+    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
+    return Html(f'<figure class="card chart">{heading}{picture}{_legend(series)}</figure>')
+
+
+def chart_file(title: str, series: Sequence[Series], *, x_label: str) -> str:
+    """Return a chart as an SVG file of its own, for cards; it takes the colours of light paper.
+
+    Args:
+        title: What is shown, with its unit, for those who cannot see it.
+        series: Curves; at least one point is finite.
+        x_label: Name and unit of the horizontal axis.
+    """
+    series = [_finite(curve) for curve in series]
+    colours = "".join(f"--c{i + 1}:{colour};" for i, colour in enumerate(_FILE_COLOURS))
+    style = f":root{{{colours}}}{_FILE_STYLE}"
+    body = _drawing(series, x_label=x_label, zero_line=False, dots=True)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
+        f'height="{_HEIGHT}" role="img" aria-label="{escape(title)}"><style>{style}</style>'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{body}</svg>\n'
+    )
+
+
+def _drawing(series: Sequence[Series], *, x_label: str, zero_line: bool, dots: bool) -> Html:
     x_axis, y_axis, x_ticks, y_ticks = _axes(series, zero_line=zero_line)
     parts = [_grid(x_axis, y_axis, x_ticks, y_ticks, x_label=x_label, zero_line=zero_line)]
     for index, curve in enumerate(series):
-        parts.append(
-            _curve(curve, x_axis, y_axis, colour=f"var(--c{index % _NUM_COLOURS + 1})", x_label=x_label, dots=dots)
-        )
-    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{join(parts)}</svg>'
-    return Html(f'<figure class="card chart">{heading}{picture}{_legend(series)}</figure>')
+        colour = f"var(--c{index % _NUM_COLOURS + 1})"
+        parts.append(_curve(curve, x_axis, y_axis, colour=colour, x_label=x_label, dots=dots))
+    return join(parts)
 
 
 def nice_ticks(low: float, high: float, *, count: int = 5) -> list[float]:

@@ -23,6 +23,26 @@ def generator_for(seed: int, *names: int | str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+def deck_batch(num_items: int, batch: int, *, step: int, seed: int, name: str = "prompt order") -> list[int]:
+    """Return the items of one optimiser step: the next ones of an endless deck that is reshuffled when it is used up.
+
+    A pure function of seed and step, so resuming needs no state.
+
+    Args:
+        num_items: Size of the deck.
+        batch: Items per step; may exceed the deck.
+        step: Optimiser step 0, 1, ...
+        seed: The run's seed.
+        name: Which deck; others are shuffled otherwise.
+    """
+    chosen: list[int] = []
+    while len(chosen) < batch:
+        epoch, place = divmod(step * batch + len(chosen), num_items)
+        deck = torch.randperm(num_items, generator=generator_for(seed, name, epoch))
+        chosen += deck[place : place + batch - len(chosen)].tolist()
+    return chosen
+
+
 def rng_state() -> dict[str, object]:
     """Return the state of every global generator (Python, NumPy, torch, CUDA) as tensors and plain values."""
     version, words, gauss = random.getstate()

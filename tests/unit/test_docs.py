@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
+from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import (
     BatchConfig,
@@ -17,15 +18,18 @@ from rlhf_video.algorithms.reward_bp_config import (
     SamplingConfig,
     SweepConfig,
 )
+from rlhf_video.algorithms.reward_model import train as train_reward_model
+from rlhf_video.algorithms.reward_model_config import PairBatchConfig, PairsConfig, RewardModelConfig
 from rlhf_video.lora import LoraConfig
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings.building import to_plain
 from rlhf_video.settings.schema import REQUIRED, walk_fields
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGING_ROOMS = ("algorithms", "validation", "runtime")
-FAMILIES = "reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result"
+FAMILIES = "preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result"
 KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
 AS_REWARDS = ("held_out.N.", "judge.")
 
@@ -89,12 +93,33 @@ def test_every_key_of_a_real_run_is_documented(tmp_path: Path) -> None:
     assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
 
 
-def test_every_default_has_its_row_with_its_source() -> None:
+def test_every_key_of_a_real_reward_model_run_is_documented(tmp_path: Path) -> None:
+    tiny_pairs(tmp_path / "pairs.jsonl")
+    head = {"model": str(tiny_clip(tmp_path / "clip")), "uncertainty": True}
+    config = RewardModelConfig(
+        reward="preference_head",
+        options=head,
+        pairs=PairsConfig(train=tmp_path / "pairs.jsonl", validation_share=0.3),
+        trains="head",
+        loss=PreferenceLossConfig(model="rao_kupper", learn_tie_parameter=True, uncertainty="closed_form"),
+        batch=PairBatchConfig(global_pairs=4),
+        num_steps=1,
+        output_dir=tmp_path / "run",
+    )
+    train_reward_model(config, accelerator=create_accelerator())
+    keys = {key for line in read_metrics(tmp_path / "run") for key in line}
+    assert {"preference/deviation", "preference/tie_parameter", "result/overall/slope"} <= keys
+    assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
+
+
+@pytest.mark.parametrize("schema", [RewardBpConfig, RewardModelConfig])
+def test_every_default_has_its_row_with_its_source(schema: type) -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| .+ \|$", text, flags=re.MULTILINE))
+    (section,) = re.findall(rf"^## `{schema.__name__}`\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
+    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| .+ \|$", section, flags=re.MULTILINE))
     defaults = {
         dotted: repr(to_plain(spec.default))
-        for dotted, spec in walk_fields(RewardBpConfig)
+        for dotted, spec in walk_fields(schema)
         if spec.default is not REQUIRED and not dotted.startswith(AS_REWARDS)
     }
     assert rows == defaults

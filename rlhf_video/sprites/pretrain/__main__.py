@@ -1,6 +1,8 @@
 """Pre-train every built-in checkpoint from nothing, or one stage of it; a killed run goes on where it was.
 
-python -m rlhf_video.sprites.pretrain [all|prompts|vae|decoder|transformer|warmup|rewards] [--device cuda] [--work DIR]
+The rewards' last stage is rlhf_video/train_reward_model.py with configs/reward_model/sprite-*.yaml.
+
+python -m rlhf_video.sprites.pretrain [all|prompts|vae|decoder|transformer|warmup|votes] [--device cuda] [--work DIR]
 """
 
 import argparse
@@ -21,18 +23,18 @@ from rlhf_video.sprites.pretrain.rewards import (
     contrast,
     contrast_clips,
     save_reward,
-    train_reward,
     untrained,
 )
 from rlhf_video.sprites.pretrain.transformer import save_pipeline, train_transformer
 from rlhf_video.sprites.pretrain.vae import sharpen_decoder, train_vae
+from rlhf_video.sprites.pretrain.votes import write_votes
 from rlhf_video.sprites.suites import write_suites
 
-STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "rewards")
+STAGES = ("prompts", "vae", "decoder", "transformer", "warmup", "votes")
 VAE_STEPS, DECODER_STEPS, TRANSFORMER_STEPS, TRANSFORMER_CLIPS = 2100, 4500, 6000, 8_000
 WARMUP_STEPS = {"sprite-clip": 800, "sprite-clip-heldout": 700, "sprite-motion": 2500}
 CACHED_CLIPS = 9600
-REWARD_STEPS, POOL_CLIPS, HELD_OUT_CLIPS = 300, 512, 192
+POOL_CLIPS, HELD_OUT_CLIPS = 512, 192
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
         "--work", type=Path, default=Path("runs/pretrain"), help="progress files, cached latents and clips"
     )
     parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--only", help="one reward of the rewards stage, for example sprite-motion")
+    parser.add_argument("--only", help="one reward of the stages warmup and votes, for example sprite-motion")
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     flags.work.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def main() -> None:
         "decoder": _decoder,
         "transformer": _transformer,
         "warmup": _warmup,
-        "rewards": _rewards,
+        "votes": _votes,
     }
     for stage in STAGES if flags.stage == "all" else (flags.stage,):
         run[stage](flags)
@@ -101,20 +103,13 @@ def _warmup(flags: argparse.Namespace) -> None:
         save_reward(flags.work / f"{recipe.name}-warmup", model)
 
 
-def _rewards(flags: argparse.Namespace) -> None:
-    """Then on what the model generates, or they are fooled at once."""
+def _votes(flags: argparse.Namespace) -> None:
+    """Write the votes that train_reward_model.py learns; half is on generated clips, or rewards are fooled at once."""
     model, clips = flags.assets / "sprite-wan", flags.work / "clips"
     held_out = generated_pool(model, "validation", HELD_OUT_CLIPS, seed=14, work=clips, device=flags.device)
     for recipe in _chosen(flags):
         generated = generated_pool(model, "train", POOL_CLIPS, seed=recipe.pool, work=clips, device=flags.device)
-        reward = type(recipe.build()).from_pretrained(flags.work / f"{recipe.name}-warmup").to(flags.device)
-        record = train_reward(
-            recipe, reward, flags.work / f"{recipe.name}.pt",
-            held_out=held_out, generated=generated, num_steps=REWARD_STEPS,
-        )  # fmt: skip
-        save_reward(flags.assets / recipe.name, reward.cpu())
-        _keep_record(flags, recipe.name, record)
-        cards.write_reward_card(flags.assets / recipe.name, recipe, record, flags.device)
+        write_votes(recipe, flags.work / "votes" / recipe.name, generated=generated, held_out=held_out)
 
 
 def _chosen(flags: argparse.Namespace) -> list[RewardRecipe]:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-from rlhf_video.sprites.pretrain.reward_recipes import RewardRecipe
-
 _COMMAND = "python -m rlhf_video.sprites.pretrain"
 
 
@@ -31,25 +29,6 @@ Hardware: {_hardware(device)}.
     )
     facts = {"text_length": 32, "fps": 8, "default_shift": 3.0}
     (folder / "rlhf_video.json").write_text(json.dumps(facts) + "\n")
-
-
-def write_reward_card(folder: Path, recipe: RewardRecipe, record: dict[str, object], device: str) -> None:
-    """Write a sprite reward's card."""
-    questions = "; or only at: ".join(map(", ".join, recipe.questions))
-    (folder / "README.md").write_text(
-        f"""# {recipe.name}
-
-A small reward of a real `transformers` class, learned from noisy pairwise votes (the verifier plays the human) on
-rendered and generated clips of train combinations. Voters look at: {questions}. Differentiable, and
-hackable as real ones are. Licence: Apache-2.0.
-
-Command: `{_COMMAND} rewards --only {recipe.name}` (seed {recipe.seed}). Hardware: {_hardware(device)}.
-Steps: {record["steps"]}, minutes: {record["minutes"]}.
-
-Agreement with the verifier on same-prompt pairs of validation combinations that it tells apart (generated clips):
-{_last(record)}. Per attribute: pairs that differ in that attribute alone.
-"""
-    )
 
 
 def _last(record: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Clips to learn rewards from, rendered and generated, each with the verifier's reading; and noisy votes on them."""
+"""Clips to learn rewards from, rendered and generated, each with the verifier's reading."""
 
 import functools
 import itertools
@@ -12,12 +12,6 @@ from torch import Tensor
 from rlhf_video.sprites.grammar import Attribute, Scene, Split, random_scenes, swap_one_attribute
 from rlhf_video.sprites.renderer import FPS, NUM_FRAMES, render
 from rlhf_video.sprites.verifier import ClipReading, judge_reading, reading_of
-
-VOTE_SHARPNESS = 10.0
-"""How surely a vote follows a difference in verifier score: P(A wins) = sigmoid(sharpness x difference)."""
-VOTE_FLIPS = 0.08
-"""Share of votes that are simply wrong."""
-
 
 GROUP = 4
 """Clips come in groups of this size whose scenes are alike: a vote between a red circle and a blue cross teaches little
@@ -93,32 +87,6 @@ def rendered_groups(
         scenes += [anchor, *(swap_one_attribute(anchor, rng, attribute=attribute) for _ in range(GROUP - 1))]
     video = render(scenes, rng.integers(2**31, size=len(scenes)).tolist(), num_frames=num_frames, fps=fps)
     return ClipPool((video * 255).round().byte(), tuple(scenes), tuple(map(reading_of, scenes)))
-
-
-def votes(
-    scores: np.ndarray, rng: np.random.Generator, *, pairs_per_prompt: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Let noisy voters compare clips under each prompt.
-
-    Args:
-        scores: Verifier scores, shape (clips, clips): row i is clip i's own prompt; clips lie in groups.
-        rng: Source of randomness.
-        pairs_per_prompt: Comparisons per prompt, most of them within its group.
-
-    Returns:
-        Prompt, winner and loser indices, each of shape (votes,). Pairs that look alike (difference < 0.02) get no vote.
-    """
-    num_prompts, num_clips = scores.shape
-    prompt = np.repeat(np.arange(num_prompts), pairs_per_prompt)
-    a, b = rng.integers(num_clips, size=(2, len(prompt)))
-    within = rng.random(len(prompt)) < 0.6
-    a[within], b[within] = (prompt[within] // GROUP * GROUP + rng.integers(GROUP, size=(2, within.sum()))) % num_clips
-    difference = scores[prompt, a] - scores[prompt, b]
-    keep = np.abs(difference) > 0.02
-    prompt, a, b, difference = prompt[keep], a[keep], b[keep], difference[keep]
-    a_wins = rng.random(len(prompt)) < 1 / (1 + np.exp(-VOTE_SHARPNESS * difference))
-    a_wins ^= rng.random(len(prompt)) < VOTE_FLIPS
-    return prompt, np.where(a_wins, a, b), np.where(a_wins, b, a)
 
 
 def _likeness(one: Scene, other: Scene) -> int:

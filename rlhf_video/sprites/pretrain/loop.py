@@ -5,7 +5,6 @@ import hashlib
 import logging
 import math
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,22 +87,6 @@ def fit(
             progress.save()
     progress.keep_average()
     return {"minutes": round(progress.seconds / 60, 1), "steps": num_steps, "history": progress.history}
-
-
-@contextlib.contextmanager
-def bfloat16_linears(model: nn.Module) -> Iterator[None]:
-    """Multiply in bfloat16, keep the rest in float32: autocast's attention backward is 7 times slower on a CPU."""
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-
-    def forward(linear: nn.Linear, x: Tensor) -> Tensor:
-        bias = None if linear.bias is None else linear.bias.bfloat16()
-        return nn.functional.linear(x.bfloat16(), linear.weight.bfloat16(), bias).float()
-
-    for linear in linears:
-        linear.forward = types.MethodType(forward, linear)  # type: ignore[method-assign]
-    yield
-    for linear in linears:
-        del linear.forward
 
 
 def _optimizers(model: nn.Module, muon_rate: float, adamw_rate: float, decay: float) -> list[torch.optim.Optimizer]:

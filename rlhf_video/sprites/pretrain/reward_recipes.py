@@ -9,6 +9,8 @@ from rlhf_video.sprites.pretrain.text import sprite_tokenizer
 from rlhf_video.sprites.renderer import NUM_FRAMES, SIZE
 from rlhf_video.sprites.verifier import ATTRIBUTES
 
+MOTION_SHARE = 0.6
+"""Least share of the video reward's rendered groups that differ in motion alone: it is learned last."""
 STILL_ATTRIBUTES = ("colour", "shape", "background")
 """What a vote on a still picture can be about; the image rewards learn from those votes, the video reward from all."""
 TEXT_TOKENS = 32
@@ -27,8 +29,6 @@ class RewardRecipe:
     """Clips per step of the warm-up, each against the captions of all."""
     frames: int | None
     """Random frames per clip in training; None for all."""
-    vote_rate: float
-    """Muon's learning rate while it learns from votes; AdamW's is 0.4 of it."""
     pool: int
     """Seed of the generated clips it learns from; the held-out reward sees others than the trained ones."""
 
@@ -104,7 +104,6 @@ RECIPES = (
         seed=11,
         num_clips=128,
         frames=1,
-        vote_rate=1e-3,
         pool=13,
     ),
     RewardRecipe(
@@ -114,7 +113,6 @@ RECIPES = (
         seed=23,
         num_clips=128,
         frames=1,
-        vote_rate=1e-3,
         pool=15,
     ),
     RewardRecipe(
@@ -124,7 +122,6 @@ RECIPES = (
         seed=37,
         num_clips=32,
         frames=None,
-        vote_rate=5e-4,
         pool=13,
     ),
 )

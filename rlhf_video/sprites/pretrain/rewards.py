@@ -1,4 +1,7 @@
-"""Learn the sprite rewards from noisy votes: two CLIP models see single frames, one X-CLIP model sees the clip."""
+"""Warm up the sprite rewards on captions: two CLIP models see single frames, one X-CLIP model sees the clip.
+
+What people vote on they learn afterwards, by rlhf_video/train_reward_model.py.
+"""
 
 import contextlib
 import itertools
@@ -15,10 +18,12 @@ from torch.nn import functional
 from transformers import CLIPModel, PreTrainedModel, XCLIPModel
 
 from rewards.video_ops import CLIP_MEAN, CLIP_STD, normalise
+from rlhf_video.runtime.precision import bfloat16_linears
 from rlhf_video.sprites.grammar import Scene
-from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups, votes
-from rlhf_video.sprites.pretrain.loop import bfloat16_linears, fingerprint, fit
+from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.pretrain.reward_recipes import (
+    MOTION_SHARE,
     MOTION_TOWER,
     STILL_ATTRIBUTES,
     TEXT_TOKENS,
@@ -30,68 +35,14 @@ from rlhf_video.sprites.renderer import FPS, NUM_FRAMES
 
 logger = logging.getLogger(__name__)
 
-VOTE_CLIPS = 48
-"""Clips per step of voting; half are generated."""
-VOTE_TEMPERATURE = 4.0
-"""Divides a vote's difference of scores: after captions one attribute is worth about 10, and at that sharpness the
-first wrong votes would tear down what captions taught."""
 MAP, PLACES_WEIGHT = 8, 8.0
 """Side of the maps of object places, and the weight of their error."""
 IMAGE_STEPS = 400
 """Steps of the image tower that the video reward starts from."""
 CACHED_GROUPS = 24
 """Groups per step on cached features."""
-MOTION_SHARE = 0.6
-"""Least share of the video reward's rendered groups that differ in motion alone: it is learned last."""
 STILLS = 4
 """Moments of a clip that an image reward's pictures are drawn from."""
-
-
-def train_reward(
-    recipe: RewardRecipe,
-    model: PreTrainedModel,
-    state_file: Path,
-    *,
-    held_out: ClipPool,
-    generated: ClipPool,
-    num_steps: int,
-) -> dict[str, object]:
-    """Train a reward in place on votes by Bradley-Terry (PickScore's objective); measure it on unseen combinations.
-
-    Args:
-        recipe: Which reward.
-        model: What to train, on its device.
-        state_file: Progress file.
-        held_out: Clips of validation combinations.
-        generated: Generated clips of train combinations for half of every batch; the other half is rendered.
-        num_steps: Optimiser steps.
-
-    Returns:
-        The record (history holds agreement with the verifier).
-    """
-    device, num_groups = next(model.parameters()).device, VOTE_CLIPS // GROUP // 2
-
-    def loss_at(step: int) -> Tensor:
-        rng = np.random.default_rng((recipe.seed, step))
-        share = MOTION_SHARE if "motion" in recipe.attributes else 0.0
-        rendered = rendered_groups(rng, "train", num_groups, motion_share=share, **_timing(recipe))
-        clips = _seen(recipe, rendered, rng) + _seen(recipe, generated.groups(rng, num_groups), rng)
-        pairs_per_prompt = VOTE_CLIPS // len(recipe.questions)
-        ballots = [
-            votes(clips.scores(clips.scenes, question), rng, pairs_per_prompt=pairs_per_prompt)
-            for question in recipe.questions
-        ]
-        prompt, winner, loser = (torch.from_numpy(np.concatenate(column)) for column in zip(*ballots, strict=True))
-        logits = score_matrix(model, clips.videos.to(device).float() / 255, _token_ids(clips.scenes, device))
-        return -functional.logsigmoid((logits[prompt, winner] - logits[prompt, loser]) / VOTE_TEMPERATURE).mean()
-
-    with bfloat16_linears(model):
-        return fit(
-            model, loss_at, num_steps=num_steps, muon_rate=recipe.vote_rate, adamw_rate=0.4 * recipe.vote_rate,
-            state_file=state_file, inputs=fingerprint(model),
-            validate=lambda: agreement(model, held_out, recipe.attributes),
-            validate_every=200, ema_decay=0.99, autocast=False, warmup=30,
-        )  # fmt: skip
 
 
 def contrast(

@@ -12,8 +12,9 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipe
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from rlhf_video.runtime.precision import bfloat16_linears
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
-from rlhf_video.sprites.pretrain.loop import bfloat16_linears, fingerprint, fit
+from rlhf_video.sprites.pretrain.loop import fingerprint, fit
 from rlhf_video.sprites.pretrain.text import TEXT_WIDTH, sprite_tokenizer, text_encoder
 from rlhf_video.sprites.renderer import render
 

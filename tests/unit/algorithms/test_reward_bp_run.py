@@ -15,10 +15,9 @@ from rewards.raft import Raft
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_outcome import Outcome, command_line
-from rlhf_video.algorithms.reward_bp_setup import prompt_batch
 from rlhf_video.data import write_video
 from rlhf_video.lora.files import read_adapter
-from rlhf_video.runtime import Distribution, create_accelerator, read_metrics
+from rlhf_video.runtime import Distribution, create_accelerator, deck_batch, read_metrics
 from rlhf_video.settings import load_config
 from rlhf_video.validation import Validator
 
@@ -278,9 +277,9 @@ def test_published_adapter_is_the_average_and_not_the_last(recipe: Recipe, tmp_p
 
 @pytest.mark.parametrize(("num_prompts", "batch"), [(7, 3), (4, 4), (3, 8)])
 def test_every_prompt_comes_once_per_round_in_an_order_that_the_step_decides(num_prompts: int, batch: int) -> None:
-    steps = [prompt_batch(num_prompts, batch, step=step, seed=0) for step in range(2 * num_prompts)]
+    steps = [deck_batch(num_prompts, batch, step=step, seed=0) for step in range(2 * num_prompts)]
     stream = [index for step in steps for index in step]
     for start in range(0, len(stream) - num_prompts + 1, num_prompts):
         assert sorted(stream[start : start + num_prompts]) == list(range(num_prompts))
-    assert steps[3] == prompt_batch(num_prompts, batch, step=3, seed=0)
-    assert stream != [i for step in range(2 * num_prompts) for i in prompt_batch(num_prompts, batch, step=step, seed=1)]
+    assert steps[3] == deck_batch(num_prompts, batch, step=3, seed=0)
+    assert stream != [i for step in range(2 * num_prompts) for i in deck_batch(num_prompts, batch, step=step, seed=1)]

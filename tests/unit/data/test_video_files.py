@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_video.data import encode_mp4, read_video, sha256_file, write_atomic, write_video
+from rlhf_video.data import encode_mp4, read_video, sha256_file, write_atomic, write_lossless, write_video
 from rlhf_video.errors import DataError
 
 
@@ -106,3 +106,14 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeyp
 def test_sha256_of_a_file_matches_the_known_value(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+
+
+def test_a_lossless_clip_keeps_every_pixel_and_its_bytes_repeat(tmp_path: Path) -> None:
+    video = torch.rand(5, 3, 12, 18, generator=torch.Generator().manual_seed(0)).mul(255).round().div(255)
+    write_lossless(tmp_path / "a.mkv", video, 8.0)
+    write_lossless(tmp_path / "b.mkv", video, 8.0)
+    read, fps = read_video(tmp_path / "a.mkv")
+    assert fps == 8.0 and torch.equal((read * 255).round(), (video * 255).round())
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+    with pytest.raises(DataError, match=r"must end in \.mkv"):
+        write_lossless(tmp_path / "a.mp4", video, 8.0)

@@ -10,6 +10,7 @@ from rlhf_video.report import (
     EffectRow,
     GuardCard,
     Series,
+    chart_file,
     clip_pairs,
     document,
     effect_table,
@@ -144,3 +145,10 @@ def test_markdown_table_is_aligned_and_escapes_bars() -> None:
     assert text == "| name      |    n |\n| :-------- | ---: |\n| a\\|b      |    1 |\n| long name |   22 |\n"
     with pytest.raises(ValueError, match="2 columns"):
         markdown_table(("a", "b"), [("1",)])
+
+
+def test_a_chart_file_is_an_svg_of_its_own() -> None:
+    text = chart_file("Accuracy <%>", [Series("overall", [1, 2], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0])], x_label="steps")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("aria-label") == "Accuracy <%>"
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 2

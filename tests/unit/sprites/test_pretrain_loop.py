@@ -3,15 +3,12 @@
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlhf_video.errors import CheckpointError
-from rlhf_video.sprites.pretrain.clip_pool import GROUP, rendered_groups, votes
 from rlhf_video.sprites.pretrain.loop import fingerprint, fit
-from rlhf_video.sprites.verifier import ATTRIBUTES
 
 
 class Killed(Exception):
@@ -50,15 +47,3 @@ def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     _fit(tmp_path)
     with pytest.raises(CheckpointError, match="another recipe"):
         _fit(tmp_path, adamw_rate=0.01)
-
-
-def test_voters_prefer_the_clip_that_fits_most_of_the_time() -> None:
-    rng = np.random.default_rng(0)
-    clips = rendered_groups(rng, "train", 8, num_frames=1)
-    scores = clips.scores(clips.scenes, ATTRIBUTES)
-    assert np.diag(scores) == pytest.approx(1)
-    prompt, winner, loser = votes(scores, rng, pairs_per_prompt=200)
-    better = scores[prompt, winner] > scores[prompt, loser]
-    assert 0.8 < better.mean() < 0.95
-    assert ((winner // GROUP == loser // GROUP) & (winner // GROUP == prompt // GROUP)).mean() > 0.4
-    assert {scene.split for scene in clips.scenes} == {"train"}
