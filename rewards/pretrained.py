@@ -275,11 +275,6 @@ class TextEmbeddings:
         vars(self).update(state)
         self._lock = threading.Lock()
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer."""
-        return self._tokenizer
-
     def __len__(self) -> int:
         """Return how many embeddings are kept."""
         return len(self._cache)
