@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
 from rewards.errors import RewardError
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
+from rewards.inputs import Precision, check_precision, tower_precision
 from rewards.pretrained import square_size
 from rewards.tower_inputs import SquareInput, text_embeddings
 from rewards.video_ops import Fit
@@ -137,6 +138,7 @@ class ClipTowers:
         pixels: SquareInput,
         tokenizer: str | Path,
         cache_size: int,
+        precision: Precision = "float32",
         prepare: Callable[[str], str] | None = None,
         trainable: bool = False,
     ) -> None:
@@ -147,6 +149,7 @@ class ClipTowers:
             pixels: From a frame to the vision tower's input.
             tokenizer: Folder or Hub id.
             cache_size: Prompt embeddings kept.
+            precision: Of the vision tower; prompts are encoded once, in full precision.
             prepare: Applied to a prompt that is not empty, before its tokens.
             trainable: Whether the weights may change.
 
@@ -156,6 +159,7 @@ class ClipTowers:
         self.model = model
         self.pixels = pixels
         self.scale = float(model.logit_scale.exp())
+        self._precision = check_precision(precision)
         self._prepare = prepare
         config = model.config.text_config
         # eos_token_id 2 is transformers' mark of folders from before its fix; they pool at the highest id.
@@ -169,6 +173,11 @@ class ClipTowers:
             trainable=trainable,
         )
 
+    @property
+    def version(self) -> str:
+        """Version of a score made of these embeddings: another precision is another score."""
+        return "1" if self._precision == "float32" else f"1-{self._precision}"
+
     @classmethod
     def from_file(
         cls,
@@ -181,6 +190,7 @@ class ClipTowers:
         cache_size: int,
         accept_licence: bool,
         translate: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = transformers_state,
+        precision: Precision = "float32",
         prepare: Callable[[str], str] | None = None,
     ) -> "ClipTowers":
         """Load the towers from one weight file, see `load_clip` and `ClipTowers`.
@@ -192,7 +202,9 @@ class ClipTowers:
             weights, config=config, published=published, accept_licence=accept_licence, translate=translate
         )
         pixels = SquareInput(square_size(model.config.vision_config.image_size, weights), fit)
-        return cls(model, pixels=pixels, tokenizer=tokenizer, cache_size=cache_size, prepare=prepare)
+        return cls(
+            model, pixels=pixels, tokenizer=tokenizer, cache_size=cache_size, precision=precision, prepare=prepare
+        )
 
     def embed_prompts(self, prompts: Sequence[str], like: Tensor) -> Tensor:
         """Return unit embeddings (prompts, dim) on the device and in the precision of `like`."""
@@ -202,8 +214,9 @@ class ClipTowers:
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """Map frames (n, 3, height, width) in [0, 1] to unit embeddings (n, dim)."""
-        features = cast(Tensor, self.model.get_image_features(pixel_values=self.pixels(frames)).pooler_output)
-        return functional.normalize(features, dim=-1)
+        with tower_precision(self._precision, frames):
+            pooled = self.model.vision_model(pixel_values=self.pixels(frames)).pooler_output
+        return functional.normalize(self.model.visual_projection(pooled.to(frames.dtype)), dim=-1)
 
     def _embed_text(self, token_ids: Tensor) -> Tensor:
         """Map token ids (1, tokens) to a unit embedding (1, dim)."""
@@ -251,7 +264,7 @@ class ClipCosine:
         self._reduction = parse_frame_reduction(reduction)
         self.spec = RewardSpec(
             name=name,
-            version="1",
+            version=towers.version,
             dimensions=(dimension,),
             range=(-scale if lowest is None else lowest, scale),
             higher_is_better=True,

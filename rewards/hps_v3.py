@@ -14,7 +14,8 @@ from transformers import Qwen2VLConfig
 from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
-from rewards.qwen2_vl import Precision, check_area, load_tower, renamed, smart_resize
+from rewards.inputs import Precision
+from rewards.qwen2_vl import check_area, load_tower, renamed, smart_resize
 from rewards.qwen2_vl_instructions import HPS_V3
 from rewards.qwen2_vl_prompts import PromptTokens
 

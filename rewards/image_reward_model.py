@@ -57,7 +57,7 @@ _RENAMES = (
 
 
 class ImageRewardModel(nn.Module):
-    """Pixels and token ids to the raw score."""
+    """Pixels and token ids to features, and the head that reads the raw score off them."""
 
     def __init__(self, config: BlipConfig) -> None:
         """Make it with random weights.
@@ -74,19 +74,14 @@ class ImageRewardModel(nn.Module):
         drop = nn.Identity()
         self.head = nn.Sequential(linear[0], drop, linear[1], drop, linear[2], drop, linear[3], linear[4])
 
-    def forward(self, pixels: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Return raw scores (n,).
+    def features(self, pixels: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Return what the head reads, the first token after it has seen prompt and image: (n, width).
 
         Args:
             pixels: (n, 3, height, width), normalised.
             token_ids: (n, tokens), padded.
             mask: (n, tokens), 1 for a token, 0 for padding.
         """
-        scores: Tensor = self.head(self.features(pixels, token_ids, mask)).squeeze(-1)
-        return scores
-
-    def features(self, pixels: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Return what the head reads, the first token after it has seen prompt and image: (n, width)."""
         patches = self.vision(pixel_values=pixels).last_hidden_state
         encoded = self.text(input_ids=token_ids, attention_mask=mask, encoder_hidden_states=patches)
         first: Tensor = encoded.last_hidden_state[:, 0]

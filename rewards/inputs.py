@@ -3,11 +3,15 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
+
+Precision = Literal["float32", "bfloat16"]
+"""What a tower multiplies in; heads and cosines are float32 whatever it is."""
 
 RANGE_TOLERANCE = 1e-3
 """Pixels may leave [0, 1] by this much: rounding of half-precision decoders, not another convention."""
@@ -83,3 +87,25 @@ def full_precision(video: Tensor) -> Iterator[None]:
     """Switch autocast off around the scoring of `video`: a bf16 cosine loses the digits that carry the gradient."""
     with torch.autocast(device_type=video.device.type, enabled=False):
         yield
+
+
+def check_precision(precision: Precision) -> Precision:
+    """Return the option, or refuse it.
+
+    Raises:
+        RewardError: Unknown precision.
+    """
+    if precision not in get_args(Precision):
+        raise RewardError(f"Unknown precision {precision!r}. Known: {', '.join(get_args(Precision))}.")
+    return precision
+
+
+def tower_precision(precision: Precision, like: Tensor) -> torch.autocast:
+    """Return the context in which a tower runs: matrix products in bfloat16 where asked, except for gradient checks.
+
+    Args:
+        precision: The option.
+        like: What the tower is given; float64 stays float64.
+    """
+    is_half = precision == "bfloat16" and like.dtype == torch.float32
+    return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=is_half)

@@ -6,6 +6,7 @@ from pathlib import Path
 from rewards.base import FramePolicy
 from rewards.clip_towers import LAION_H_14, LAION_H_14_TOKENIZER, ClipCosine, ClipTowers
 from rewards.frame_scores import FrameReduction
+from rewards.inputs import Precision
 
 
 class PickScore(ClipCosine):
@@ -24,6 +25,7 @@ class PickScore(ClipCosine):
         frames: FramePolicy | str | Mapping[str, object] = "all",
         reduction: FrameReduction | str | Mapping[str, object] = "mean",
         frames_per_pass: int | None = None,
+        precision: Precision = "float32",
         cache_size: int = 4096,
         accept_licence: bool = False,
     ) -> None:
@@ -36,6 +38,7 @@ class PickScore(ClipCosine):
             frames: "all", "first", or {kind: uniform, count: 8}.
             reduction: "mean", "min", "first" or {kind: softmin, temperature: 0.5}: from frames to the clip.
             frames_per_pass: Frames through the vision tower at a time, None for all; bounds memory, changes no score.
+            precision: Of the vision tower: "bfloat16" is faster and halves its memory; the cosine stays float32.
             cache_size: Prompt embeddings kept.
             accept_licence: Not needed for the published weights (MIT).
 
@@ -50,6 +53,7 @@ class PickScore(ClipCosine):
             tokenizer=tokenizer or LAION_H_14_TOKENIZER,
             fit="crop",
             cache_size=cache_size,
+            precision=precision,
             accept_licence=accept_licence,
         )
         super().__init__(

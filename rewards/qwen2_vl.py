@@ -7,19 +7,17 @@ Letters: N rows (clips or images), F frames, S groups of two frames, P patches o
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
 from rewards.errors import RewardError
+from rewards.inputs import Precision, check_precision
 from rewards.qwen2_vl_model import Qwen2VL
 from rewards.video_ops import CLIP_MEAN, CLIP_STD, normalise, resize
 from rewards.weight_files import load_strictly, read_state, resolve
-
-Precision = Literal["float32", "bfloat16"]
-"""Of the towers. The originals run in bfloat16; heads are float32 always."""
 
 GRID = 28
 """Sides are multiples of this: 14 pixels a patch, two patches a merged token."""
@@ -113,8 +111,7 @@ class RewardTower(nn.Module):
             RewardError: Unknown precision, or sizes of another model.
         """
         super().__init__()
-        if precision not in get_args(Precision):
-            raise RewardError(f"Unknown precision {precision!r}. Known: {', '.join(get_args(Precision))}.")
+        check_precision(precision)
         self._precision = precision
         self.rm_head = head  # first, so that `follow` goes by its precision, which is the clip's
         self.model = Qwen2VL(config)

@@ -13,9 +13,9 @@ from transformers import Qwen2VLConfig
 from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
 from rewards.errors import RewardError
-from rewards.inputs import check_clips, full_precision
+from rewards.inputs import Precision, check_clips, full_precision
 from rewards.pretrained import follow, in_passes
-from rewards.qwen2_vl import Precision, check_area, load_tower, renamed, smart_resize
+from rewards.qwen2_vl import check_area, load_tower, renamed, smart_resize
 from rewards.qwen2_vl_instructions import VIDEO_ALIGN
 from rewards.qwen2_vl_prompts import PromptTokens
 from rewards.video_ops import take_frames

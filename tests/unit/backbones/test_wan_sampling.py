@@ -98,7 +98,9 @@ def test_batched_guidance_equals_two_single_passes(tiny_wan: VideoBackbone) -> N
     guided = tiny_wan.velocity(noise, SIGMA, cond, guidance=5.0)
     positive = tiny_wan.velocity(noise, SIGMA, cond)
     negative = tiny_wan.velocity(noise, SIGMA, Conditioning(cond.negative_embeds, cond.negative_embeds))
-    torch.testing.assert_close(guided, negative + 5 * (positive - negative), rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        guided, negative + 5 * (positive - negative), rtol=0, atol=5e-6
+    )  # guidance multiplies rounding, which differs by CPU
 
 
 def test_a_batch_equals_its_items(tiny_wan: VideoBackbone) -> None:
@@ -107,7 +109,9 @@ def test_a_batch_equals_its_items(tiny_wan: VideoBackbone) -> None:
     for item, sigma in enumerate((0.3, 0.8)):
         one = slice(item, item + 1)
         single = tiny_wan.velocity(noise[one], torch.tensor(sigma), cond.select(one), guidance=4.0)
-        torch.testing.assert_close(batched[one], single, rtol=0, atol=2e-6)
+        torch.testing.assert_close(
+            batched[one], single, rtol=0, atol=5e-6
+        )  # guidance multiplies rounding, which differs by CPU
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
@@ -115,7 +119,9 @@ def test_per_frame_sigma_equals_scalar_sigma_when_constant(tiny_wan: VideoBackbo
     noise, cond = _inputs(tiny_wan)
     scalar = tiny_wan.velocity(noise, SIGMA, cond, guidance=guidance)
     for sigma in (SIGMA.expand(2), SIGMA.expand(2, noise.shape[2])):
-        torch.testing.assert_close(tiny_wan.velocity(noise, sigma, cond, guidance=guidance), scalar, rtol=0, atol=2e-6)
+        torch.testing.assert_close(
+            tiny_wan.velocity(noise, sigma, cond, guidance=guidance), scalar, rtol=0, atol=5e-6
+        )  # guidance multiplies rounding, which differs by CPU
 
 
 def test_per_frame_sigma_is_read_frame_by_frame(tiny_wan: VideoBackbone) -> None:

@@ -350,3 +350,20 @@ def test_reward_backpropagation_trains_on_each_of_them(
     name: str, family: dict[str, dict[str, Any]], train_by_config: Callable[..., None]
 ) -> None:
     train_by_config(name, family[name] | {"frames": {"kind": "uniform", "count": 2}})
+
+
+@pytest.mark.parametrize("name", ["clip_score", "hps_v2", "pick_score"])
+def test_half_precision_tower_is_near_and_another_version(name: str, family: dict[str, dict[str, Any]]) -> None:
+    full = registry.build(name, **family[name])
+    half = registry.build(name, **family[name], precision="bfloat16")
+    assert full.spec.version == "1"
+    assert half.spec.version == "1-bfloat16"
+    video = clips().requires_grad_()
+    scores = [next(iter(reward(video, PROMPTS, fps=8).values.values())) for reward in (full, half)]
+    assert scores[1].dtype == torch.float32
+    assert not torch.equal(*scores)
+    torch.testing.assert_close(scores[1] / full.spec.range[1], scores[0] / full.spec.range[1], rtol=0, atol=0.02)
+    gradients = [torch.autograd.grad(score.sum(), video)[0].flatten() for score in scores]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    with pytest.raises(RewardError, match="float16"):
+        registry.build(name, **family[name], precision="float16")
