@@ -6,7 +6,6 @@ as the argument, one JSON line of results is the last line of stdout.
 
 import importlib.util
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -88,13 +87,20 @@ def clock(device: torch.device) -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def peak(device: torch.device) -> int:
-    """Return the peak bytes of this process, or of the GPU."""
-    return (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+def memory(device: torch.device, name: str) -> int:
+    """Return bytes: "VmRSS", what the process holds now, or "VmHWM", the most since `forget_peak`; of a GPU likewise."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated() if name == "VmRSS" else torch.cuda.max_memory_allocated()
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start a new peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def main() -> None:
@@ -111,7 +117,8 @@ def main() -> None:
     original.reload(checkpoint)
     result = {"load_s": clock(device) - start}
     frames, prompt = np.load(settings["frames"]), settings["prompt"]
-    resident = peak(device)
+    forget_peak(device)
+    resident = memory(device, "VmRSS")
     score_s, gradient_s, scores = [], [], []
     for _ in range(settings["repeats"]):
         start = clock(device)
@@ -130,8 +137,7 @@ def main() -> None:
         "gradient_s": min(gradient_s),
         "score": float(np.mean(scores)),
         "gradient_norm": float(gradient.norm()) / len(frames),
-        "bytes": peak(device),
-        "resident": resident,
+        "bytes": memory(device, "VmHWM") - resident,
     }
     print(json.dumps(result))
 
