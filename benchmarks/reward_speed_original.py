@@ -88,7 +88,7 @@ def clock(device: torch.device) -> float:
 
 
 def memory(device: torch.device, name: str) -> int:
-    """Return bytes: "VmRSS", what the process holds now, or "VmHWM", the most since `forget_peak`; of a GPU likewise."""
+    """Return bytes: "VmRSS", what the process holds now, or "VmHWM", the most since `forget_peak`; or a GPU's."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated() if name == "VmRSS" else torch.cuda.max_memory_allocated()
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))

@@ -14,11 +14,14 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
 import hypothesis
 import pytest
 import torch
+
+from rewards.workers.environments import FOLDER_VARIABLE, Environment, create
+from rewards.workers.lock import load_lock
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
@@ -48,3 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(no_gpu)
+
+
+@pytest.fixture(scope="session")
+def worker_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Environment]]:
+    """Return a function that makes a worker's environment once a session, or finds it where RLHF_VIDEO_ENVS is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        if FOLDER_VARIABLE not in os.environ:
+            patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("envs")))
+        yield lambda worker: create(load_lock(worker))

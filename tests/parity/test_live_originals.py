@@ -6,8 +6,7 @@ Slow: makes both environments (two minutes each) unless `RLHF_VIDEO_ENVS` has th
 import gzip
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +17,7 @@ import torch
 
 from rewards.hps_v2 import HpsV2
 from rewards.random_weights import random_array
-from rewards.workers.environments import FOLDER_VARIABLE, create
-from rewards.workers.lock import load_lock
+from rewards.workers.environments import Environment
 from rewards.workers.parity import OriginalRun, run_original
 
 TOLERANCE = 1e-5
@@ -33,12 +31,9 @@ HPS = {
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def python_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    with pytest.MonkeyPatch.context() as patch:
-        if FOLDER_VARIABLE not in os.environ:
-            patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("envs")))
-        yield lambda worker: create(load_lock(worker)).python
+@pytest.fixture
+def python_of(worker_environment: Callable[[str], Environment]) -> Callable[[str], Path]:
+    return lambda worker: worker_environment(worker).python
 
 
 def pictures() -> np.ndarray:

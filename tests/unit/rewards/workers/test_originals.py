@@ -4,8 +4,7 @@ Slow: installs torch and 60 packages twice, two minutes each on two cores; `RLHF
 """
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from rewards import registry
 from rewards.random_weights import random_array
-from rewards.workers.environments import FOLDER_VARIABLE, Environment, create
+from rewards.workers.environments import Environment
 from rewards.workers.lock import WorkerLock, load_lock
 from rewards.workers.parity import run_original
 
@@ -47,13 +46,9 @@ Made = tuple[WorkerLock, Environment]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=sorted(CONFIGS))
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    lock = load_lock(request.param)
-    with pytest.MonkeyPatch.context() as patch:
-        if FOLDER_VARIABLE not in os.environ:
-            patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("envs")))
-        yield lock, create(lock)
+@pytest.fixture(params=sorted(CONFIGS))
+def made(request: pytest.FixtureRequest, worker_environment: Callable[[str], Environment]) -> Made:
+    return load_lock(request.param), worker_environment(request.param)
 
 
 def frames(count: int = 2) -> np.ndarray:
