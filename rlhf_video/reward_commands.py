@@ -124,7 +124,7 @@ def score_folder(arguments: argparse.Namespace) -> int:
     """Score every clip of a folder and print a table; 1 where a clip could not be scored."""
     from rewards.registry import build
     from rlhf_video.data.files import write_atomic
-    from rlhf_video.reward_scores import find_clips, mean_scores, parse_options, score_clips
+    from rlhf_video.reward_scores import find_clips, parse_options, score_clips, statistics_of
 
     options = parse_options(arguments.option)
     clips = find_clips(arguments.videos, arguments.prompts)
@@ -135,9 +135,11 @@ def score_folder(arguments: argparse.Namespace) -> int:
         (clip.file, *(f"{clip.values[name]:.4f}" if clip.values else "-" for name in dimensions), clip.reason or "")
         for clip in scored
     ]
-    means = mean_scores(scored, dimensions)
+    statistics = statistics_of(scored, dimensions)
     count = sum(clip.values is not None for clip in scored)
-    rows.append(("mean", *(f"{means[name]:.4f}" if count else "-" for name in dimensions), f"{count} of {len(scored)}"))
+    for key, note in (("mean", f"{count} of {len(scored)}"), ("std", "")):
+        numbers = [statistics[name][key] for name in dimensions]
+        rows.append((key, *("-" if number is None else f"{number:.4f}" for number in numbers), note))
     print(markdown_table(("clip", *dimensions, "why not"), rows, align="l" + "r" * len(dimensions) + "l"))
     if arguments.json is not None:
         record = {
@@ -146,7 +148,7 @@ def score_folder(arguments: argparse.Namespace) -> int:
             "version": reward.spec.version,
             "licence": reward.spec.licence,
             "higher_is_better": reward.spec.higher_is_better,
-            "mean": means if count else None,
+            "statistics": statistics,
             "scored": count,
             "clips": [clip.record() for clip in scored],
         }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
@@ -149,7 +150,22 @@ def _score(reward: Reward, clip: Clip) -> ScoredClip:
     return ScoredClip(clip.path.name, clip.prompt, values, None)
 
 
-def mean_scores(clips: Sequence[ScoredClip], dimensions: Sequence[str]) -> dict[str, float]:
-    """Return the mean per dimension over the clips that have values, NaN where none has."""
+def statistics_of(clips: Sequence[ScoredClip], dimensions: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Return mean and (unbiased) standard deviation per dimension, as a config's `normalisation` takes them.
+
+    Args:
+        clips: Scored; those without values do not count.
+        dimensions: Of the reward.
+
+    Returns:
+        {dimension: {"mean", "std"}}, None where there are too few clips: one for a mean, two for a deviation.
+    """
     valid = [clip.values for clip in clips if clip.values is not None]
-    return {name: sum(values[name] for values in valid) / len(valid) if valid else float("nan") for name in dimensions}
+    columns = {name: np.array([values[name] for values in valid]) for name in dimensions}
+    return {
+        name: {
+            "mean": float(column.mean()) if len(valid) else None,
+            "std": float(column.std(ddof=1)) if len(valid) > 1 else None,
+        }
+        for name, column in columns.items()
+    }

@@ -68,7 +68,9 @@ def test_score_prints_a_table_and_writes_json(videos: Path, tmp_path: Path, caps
     assert [clip["prompt"] for clip in record["clips"]] == ["a dark night", "a bright day"]
     values = [clip["values"]["brightness"] for clip in record["clips"]]
     assert values == pytest.approx([0.1, 0.9], abs=0.02)
-    assert record["mean"]["brightness"] == pytest.approx(sum(values) / 2)
+    statistics = record["statistics"]["brightness"]
+    assert statistics["mean"] == pytest.approx(sum(values) / 2)
+    assert statistics["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     printed = capsys.readouterr().out
     assert f"{values[1]:.4f}" in printed and "2 of 2" in printed
 
