@@ -40,15 +40,20 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     score.set_defaults(run=score_folder)
 
 
-def list_rewards(_arguments: argparse.Namespace) -> int:
-    """Print every reward's facts; no weights are loaded."""
+def reward_table() -> str:
+    """Return every reward's facts as a Markdown table; no weights are loaded."""
     from rewards.catalogue import CATALOGUE
 
     rows = [
         (name, entry.tier, "yes" if entry.is_differentiable else "no", entry.frames, entry.licence, entry.parity)
         for name, entry in sorted(CATALOGUE.items())
     ]
-    print(markdown_table(("name", "tier", "gradient", "frames", "licence", "parity"), rows))
+    return markdown_table(("name", "tier", "differentiable", "frames", "licence", "parity"), rows)
+
+
+def list_rewards(_arguments: argparse.Namespace) -> int:
+    """Print every reward's facts."""
+    print(reward_table())
     print("Tier A runs in this process, C in an environment of its own, D behind HTTP.")
     print('Your own: "package.module:Class" of anything that can be imported.')
     return 0

@@ -21,6 +21,7 @@ from rlhf_video.algorithms.reward_bp_config import (
 from rlhf_video.algorithms.reward_model import train as train_reward_model
 from rlhf_video.algorithms.reward_model_config import PairBatchConfig, PairsConfig, RewardModelConfig
 from rlhf_video.lora import LoraConfig
+from rlhf_video.reward_commands import reward_table
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings.building import to_plain
 from rlhf_video.settings.schema import REQUIRED, walk_fields
@@ -132,3 +133,7 @@ def test_named_files_exist(document: str) -> None:
     assert sorted({name for name in named if not (ROOT / name).exists()}) == []
     if document == "AGENTS.md":
         assert len(text.splitlines()) <= 80
+
+
+def test_the_zoos_table_is_what_the_command_prints() -> None:
+    assert reward_table().strip() in (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")

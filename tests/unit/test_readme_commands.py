@@ -10,10 +10,15 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.algorithms.reward_model_config import RewardModelConfig
 from rlhf_video.settings import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = ROOT / "configs" / "reward_bp" / "sprite.yaml"
+SCRIPTS = {
+    "train_reward_bp.py": (RewardBpConfig, DEFAULT_CONFIG),
+    "train_reward_model.py": (RewardModelConfig, ROOT / "configs" / "reward_model" / "sprite-clip.yaml"),
+}
 
 
 def _launch_commands() -> list[str]:
@@ -41,12 +46,14 @@ def test_launch_command_shares_its_batch_among_its_processes(command: str, monke
     monkeypatch.chdir(ROOT)
     launch = launch_command_parser().parse_args(shlex.split(command)[2:])
     assert Path(launch.training_script).is_file()
+    schema, default_config = SCRIPTS[Path(launch.training_script).name]
     config, _ = parse_arguments(
-        RewardBpConfig, default_config=DEFAULT_CONFIG, description="", arguments=launch.training_script_args
+        schema, default_config=default_config, description="", arguments=launch.training_script_args
     )
-    num_processes = _num_processes(launch)
-    assert config.batch.global_prompts % num_processes == 0
-    config.batch.micro_batches(range(config.batch.global_prompts // num_processes))
+    num_processes, batch = _num_processes(launch), config.batch
+    size = batch.global_prompts if isinstance(config, RewardBpConfig) else batch.global_pairs
+    assert size % num_processes == 0
+    batch.micro_batches(range(size // num_processes))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "reward_bp").glob("*.yaml")), ids=lambda file: file.stem)
