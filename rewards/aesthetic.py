@@ -14,8 +14,9 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPVisionModelWithProjection
 from transformers.initialization import no_init_weights
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
-from rewards.clip_towers import OPENAI_L_14, read_clip_config, transformers_state
+from rewards.clip_towers import OPENAI_L_14, transformers_state
 from rewards.errors import RewardError
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.ledger import LEDGER
@@ -148,7 +149,7 @@ class Aesthetic:
 def _load(
     weights: str | Path, clip_weights: str | Path, config: str | Path | None, accept_licence: bool
 ) -> AestheticModel:
-    architecture = read_clip_config(config, OPENAI_L_14)
+    architecture = read_config(config, CLIPConfig, OPENAI_L_14)
     head_path = resolve(weights, accept_licence=accept_licence)
     head = linear_head(read_state(head_path, key="state_dict"), source=head_path)
     clip_path = resolve(clip_weights, accept_licence=accept_licence)

@@ -1,6 +1,5 @@
 """CLIP for rewards: published architectures, strict loading of one weight file, and unit embeddings of both towers."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +9,8 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel
 from transformers.initialization import no_init_weights
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
-from rewards.errors import RewardError
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.inputs import Precision, check_precision, tower_precision
 from rewards.pretrained import square_size
@@ -66,34 +65,6 @@ POSITION_IDS = ("text_model.embeddings.position_ids", "vision_model.embeddings.p
 """Counters 0, 1, 2, ... that older versions of transformers stored beside the weights."""
 
 
-def read_clip_config(config: str | Path | None, published: Mapping[str, Any]) -> CLIPConfig:
-    """Return an architecture.
-
-    Args:
-        config: `config.json` of a `CLIPModel`, or its folder; None for the published one.
-        published: Arguments of `CLIPConfig`.
-
-    Raises:
-        RewardError: No such file, not JSON, or of another kind of model.
-    """
-    if config is None:
-        return CLIPConfig(**published)
-    path = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RewardError(
-            f"Cannot read a CLIP config from {path}: {error}. Give a config.json or its folder."
-        ) from error
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind != "clip":
-        raise RewardError(f"{path} is the config of a model of type {kind!r}, not 'clip'.")
-    try:
-        return CLIPConfig(**values)
-    except (TypeError, ValueError) as error:
-        raise RewardError(f"{path} is no config of a CLIP model: {error}") from error
-
-
 def transformers_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict of `CLIPModel` without the counters that it no longer keeps."""
     return {name: value for name, value in state.items() if name not in POSITION_IDS}
@@ -111,7 +82,7 @@ def load_clip(
 
     Args:
         weights: Name in the ledger, or a file.
-        config: See `read_clip_config`.
+        config: `config.json` of a `CLIPModel`, or its folder; None for the published one.
         published: Architecture of the published file.
         accept_licence: Whether the user accepts a licence that asks for consent.
         translate: From the file's names to those of `CLIPModel`.
@@ -119,7 +90,7 @@ def load_clip(
     Raises:
         RewardError: The file or the config is missing, corrupt, truncated, or they do not fit each other.
     """
-    architecture = read_clip_config(config, published)
+    architecture = read_config(config, CLIPConfig, published)
     path = resolve(weights, accept_licence=accept_licence)
     state = translate(read_state(path, key="state_dict"))
     with no_init_weights():  # 20 s for ViT-H/14 that the next line would throw away

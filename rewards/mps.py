@@ -10,8 +10,9 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
+from rewards.architectures import read_config
 from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
-from rewards.clip_towers import LAION_H_14, LAION_H_14_TOKENIZER, read_clip_config, transformers_state
+from rewards.clip_towers import LAION_H_14, LAION_H_14_TOKENIZER, transformers_state
 from rewards.errors import RewardError
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.mps_layers import ImageTextLayers, image_text_state
@@ -187,7 +188,7 @@ class Mps:
 
 
 def _load(weights: str | Path, config: str | Path | None, accept_licence: bool) -> MpsModel:
-    architecture = read_clip_config(config, LAION_H_14)
+    architecture = read_config(config, CLIPConfig, LAION_H_14)
     path = resolve(weights, accept_licence=accept_licence)
     state = mps_state(read_state(path, key="state_dict"))
     with no_init_weights():  # every weight comes from the file

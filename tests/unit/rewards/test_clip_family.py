@@ -215,9 +215,9 @@ def test_config_that_does_not_fit_is_refused(
     broken.write_text("{")
     for config, message in (
         (wider, "another shape"),
-        (broken, "Cannot read a CLIP config"),
-        (tmp_path / "none.json", "Cannot read a CLIP config"),
-        (xclip_folder, "type 'xclip', not 'clip'"),
+        (broken, "Cannot read a config"),
+        (tmp_path / "none.json", "Cannot read a config"),
+        (xclip_folder, "type 'xclip', this reward needs 'clip'"),
     ):
         with pytest.raises(RewardError, match=message):
             registry.build(name, **{**family[name], "config": str(config)})
