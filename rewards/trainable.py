@@ -73,6 +73,8 @@ def save_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
+    for key in ("is_local", "local_files_only"):  # how it was loaded is no fact of the tokenizer
+        tokenizer.init_kwargs.pop(key, None)
     tokenizer.save_pretrained(folder)
     size = model.config.vision_config.image_size
     facts: dict[str, object] = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size}}
