@@ -219,7 +219,7 @@ def in_passes(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], size:
     parts = []
     for start in range(0, num_rows, size):
         rows = tuple(tensor[start : start + size] for tensor in inputs)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in rows):
+        if torch.is_grad_enabled():  # inputs or trained weights may carry gradient
             parts.append(checkpoint(function, *rows, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(function(*rows))

@@ -81,7 +81,7 @@ def preference_loss(
     *,
     tie_parameter: Tensor | None = None,
     deviation: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Return the negative log-likelihood of each label, unreduced; 0 where nothing is labelled.
 
@@ -91,7 +91,7 @@ def preference_loss(
         config: Likelihood, smoothing, temperature, uncertainty.
         tie_parameter: The learned one; None takes the config's.
         deviation: Standard deviation of the difference, like `difference`; needed where uncertainty is on.
-        generator: Of the sampled loss's draws.
+        noise: Standard normal draws of the sampled loss, shape (draws, pairs, questions).
 
     Returns:
         Shape (pairs, questions).
@@ -99,8 +99,7 @@ def preference_loss(
     tie = torch.as_tensor(config.tie_parameter).to(difference) if tie_parameter is None else tie_parameter
     targets = smooth(targets, config)
     if config.uncertainty == "sampled":
-        assert deviation is not None
-        noise = torch.randn((config.num_draws, *difference.shape), generator=generator).to(difference)
+        assert deviation is not None and noise is not None
         logs = outcome_log_probabilities((difference + deviation * noise) / config.temperature, config.model, tie)
         logs = logs.mean(dim=0)
     else:

@@ -85,7 +85,7 @@ def train_step(
     targets = label_targets([train_pairs.pairs[index] for index in order], config.questions, loss_config)
     # Every process knows the labels of the whole batch, so each label weighs the same wherever its pair is scored.
     num_labels = max(float((targets.sum(-1) > 0).sum()), 1.0)
-    sums = torch.zeros(5, dtype=torch.float64)
+    sums, answers = torch.zeros(5, dtype=torch.float64), columns(learner.reward, config.questions)
     micro_batches = config.batch.micro_batches(distribution.shard_indices(len(order)))
     for number, places in enumerate(micro_batches):
         pairs = [train_pairs.pairs[order[place]] for place in places]
@@ -96,26 +96,25 @@ def train_step(
                 random_frames(reader(train_pairs.root / clip.path), config.pairs.frames_per_clip, draw)
                 for clip in pair.clips
             ]
-        with learner.products():
+        with learner.products():  # to the end of the backward pass: scoring in passes runs the towers again there
             scores = score_clips(learner.reward, clips, [pair.prompt for pair in pairs for _ in "AB"], device=device)
-        answers = columns(learner.reward, config.questions)
-        difference = scores.mean[::2, answers] - scores.mean[1::2, answers]
-        deviation = None
-        if scores.log_sigma is not None:
-            variance = (2 * scores.log_sigma[:, answers]).exp()
-            deviation = (variance[::2] + variance[1::2]).sqrt()
-        target = targets[places.start : places.stop].to(device)
-        losses = preference_loss(
-            difference,
-            target,
-            loss_config,
-            tie_parameter=learner.tie_parameter,
-            deviation=deviation,
-            generator=generator_for(config.seed, "draws", step, places.start),
-        )
-        # Gradients are averaged over the processes afterwards: the factor makes their mean the global mean.
-        loss = losses.sum() / num_labels * distribution.num_processes
-        distribution.backward(loss, last=number + 1 == len(micro_batches))
+            difference = scores.mean[::2, answers] - scores.mean[1::2, answers]
+            deviation = None
+            if scores.log_sigma is not None:
+                variance = (2 * scores.log_sigma[:, answers]).exp()
+                deviation = (variance[::2] + variance[1::2]).sqrt()
+            target = targets[places.start : places.stop].to(device)
+            noise = None
+            if loss_config.uncertainty == "sampled":
+                shape = (loss_config.num_draws, len(config.questions))
+                draws = [generator_for(config.seed, "draws", step, place) for place in places]
+                noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws], dim=1).to(device)
+            losses = preference_loss(
+                difference, target, loss_config, tie_parameter=learner.tie_parameter, deviation=deviation, noise=noise
+            )
+            # Gradients are averaged over the processes afterwards: the factor makes their mean the global mean.
+            loss = losses.sum() / num_labels * distribution.num_processes
+            distribution.backward(loss, last=number + 1 == len(micro_batches))
         decided = (target[..., 0] - target[..., 2]).sign()
         right = (decided * difference.detach() > 0) & (decided != 0)
         deviations = 0.0 if deviation is None else deviation.detach().sum()

@@ -48,12 +48,12 @@ class Learner:
             start = free_number(config.loss.tie_parameter, config.loss.model)
             self._named["tie"] = nn.Parameter(torch.tensor(start, device=distribution.accelerator.device))
         optim = config.optim
+        weights = [parameter for name, parameter in self._named.items() if name != "tie"]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": optim.weight_decay}]
+        if "tie" in self._named:  # decay would pull it to a number that means nothing
+            groups.append({"params": [self._named["tie"]], "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(
-            self._named.values(),
-            lr=optim.learning_rate,
-            betas=(optim.beta1, optim.beta2),
-            eps=optim.epsilon,
-            weight_decay=optim.weight_decay,
+            groups, lr=optim.learning_rate, betas=(optim.beta1, optim.beta2), eps=optim.epsilon
         )
         self.ema = Ema(list(self._named.values()), config.ema_decay)
         count = sum(p.numel() for p in self._named.values())

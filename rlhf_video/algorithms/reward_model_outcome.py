@@ -114,6 +114,8 @@ def _write_card(config: RewardModelConfig, parts: Parts, outcome: Outcome, learn
     if curve:
         picture = chart_file("Accuracy on validation pairs", curve, x_label="optimiser steps")
         write_atomic(folder / _CURVE, picture.encode())
+    with learner.ema.swapped():  # the published weights are the averaged ones
+        tie = None if learner.tie_parameter is None else float(learner.tie_parameter.detach())
     facts = {
         "command": command_line(distribution.num_processes),
         "reward": config.reward,
@@ -122,7 +124,7 @@ def _write_card(config: RewardModelConfig, parts: Parts, outcome: Outcome, learn
         "num_pairs": {name: len(part) for name, part in vars(parts).items()},
         "accuracy": {question: vars(result.accuracy) for question, result in outcome.judged.items()},
         "slopes": dict(outcome.slopes),
-        "tie_parameter": None if learner.tie_parameter is None else float(learner.tie_parameter.detach()),
+        "tie_parameter": tie,
     }
     run.write_card(facts)
     write_atomic(folder / "README.md", _card_text(config, facts, outcome, curve).encode())
@@ -157,7 +159,8 @@ Pairs ({counts}; validation and calibration prompts are never trained on):
 Accuracy on validation pairs that have a winner, intervals clustered by prompt:
 
 {outcome.table}
-Calibration: log-odds that A wins = slope x (score of A - score of B). Slope, fitted on the calibration pairs: {slopes}.
+Calibration: log-odds that A wins a pair (by the majority of its voters) = slope x (score of A - score of B). Slope,
+fitted on the calibration pairs: {slopes}.
 Brier score and calibration error are those of the calibrated probabilities; they are off where validation labels are
 surer than the calibration pairs' voters.
 

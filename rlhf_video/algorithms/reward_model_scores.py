@@ -54,7 +54,10 @@ def score_clips(
 
 def _score(reward: TrainableReward, video: Tensor, prompts: list[str], *, fps: float) -> tuple[Tensor, Tensor | None]:
     if isinstance(reward, UncertainReward) and reward.has_uncertainty:
-        return reward.distribution(video, prompts, fps=fps)
+        mean, log_sigma = reward.distribution(video, prompts, fps=fps)
+        if not bool(torch.isfinite(mean.detach()).all()):
+            raise DataError("The reward cannot score a clip of the pairs (its mean is not finite). Leave its pair out.")
+        return mean, log_sigma
     output = reward(video, prompts, fps=fps)
     if not bool(output.valid.all()):
         reason = next(reason for reason in output.reasons if reason is not None)
@@ -132,11 +135,12 @@ def judge(part: Pairs, difference: np.ndarray, questions: Sequence[str], slopes:
 
 
 def calibrate(part: Pairs, difference: np.ndarray, questions: Sequence[str]) -> list[float | None]:
-    """Return per question the slope fitted on the decided pairs of `part`; None where it has none."""
+    """Return per question the slope fitted on the decided pairs of `part`; None where no score tells one apart."""
     slopes: list[float | None] = []
     for column, question in enumerate(questions):
         decided, a_won = _decided(part, question)
-        slopes.append(fit_slope(difference[decided, column], a_won) if len(decided) else None)
+        d = difference[decided, column]
+        slopes.append(fit_slope(d, a_won) if d.any() else None)
     return slopes
 
 

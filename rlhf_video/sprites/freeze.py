@@ -16,6 +16,9 @@ _FROZEN = {
         "assets/sprite-wan/vae/diffusion_pytorch_model.safetensors",
         "assets/sprite-wan/text_encoder/model.safetensors",
     ),
+    "rewards": tuple(
+        f"assets/{name}/model.safetensors" for name in ("sprite-clip", "sprite-clip-heldout", "sprite-motion")
+    ),
     "test prompts": ("assets/prompts/sprite-test.txt",),
 }
 

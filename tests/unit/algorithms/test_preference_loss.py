@@ -92,28 +92,23 @@ def test_the_closed_form_is_close_to_the_average_over_the_gaussian() -> None:
     assert total == pytest.approx(1)
 
 
-def test_the_sampled_form_is_hpsv3s_and_repeats_with_its_generator() -> None:
+def test_the_sampled_form_is_hpsv3s() -> None:
     config = replace(BT, uncertainty="sampled", num_draws=50_000)
-    deviation = torch.tensor([[1.3]], dtype=torch.float64)
     targets = label_targets([pair(labels={"overall": "A"})], ("overall",), config)
-    runs = [
-        float(
-            preference_loss(
-                torch.tensor([[0.8]], dtype=torch.float64), targets, config, deviation=deviation,
-                generator=torch.Generator().manual_seed(0),
-            )
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    draws = 0.8 + 1.3 * torch.randn(400_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    assert runs[0] == runs[1] == pytest.approx(float(-logsigmoid(draws).mean()), abs=0.01)
+    difference, deviation = (torch.tensor([[number]], dtype=torch.float64) for number in (0.8, 1.3))
+    noise, fresh = (
+        torch.randn(count, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        for seed, count in ((0, config.num_draws), (1, 400_000))
+    )
+    sampled = float(preference_loss(difference, targets, config, deviation=deviation, noise=noise))
+    assert sampled == pytest.approx(float(-logsigmoid(0.8 + 1.3 * fresh).mean()), abs=0.01)
 
 
 def test_without_spread_uncertainty_changes_nothing() -> None:
     none = torch.zeros(1, 1, dtype=torch.float64)
     for kind in ("closed_form", "sampled"):
         config = replace(RK, uncertainty=kind, num_draws=3)
-        extra = {"deviation": none, "generator": torch.Generator().manual_seed(0)}
+        extra = {"deviation": none, "noise": torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(0))}
         assert loss(0.7, "A", config, **extra) == pytest.approx(loss(0.7, "A", RK))  # type: ignore[arg-type]
 
 

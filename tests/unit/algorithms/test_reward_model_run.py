@@ -145,18 +145,47 @@ def test_a_resumed_run_ends_where_a_straight_one_does(world: Path, tmp_path: Pat
         run(world, tmp_path / "cut", resume=True, seed=1, **settings)
 
 
-def test_accumulation_changes_nothing(world: Path, tmp_path: Path) -> None:
-    one = run(world, tmp_path / "one", optim__epsilon=1e-3)
-    four = run(world, tmp_path / "four", optim__epsilon=1e-3, batch__accumulation=4)
+SAMPLED = {
+    "reward": "preference_head",
+    "trains": "head",
+    "options__uncertainty": True,
+    "loss__uncertainty": "sampled",
+    "loss__num_draws": 7,
+}
+
+
+@pytest.mark.parametrize("kind", [{}, SAMPLED], ids=["plain", "sampled"])
+def test_accumulation_changes_nothing(world: Path, tmp_path: Path, kind: dict[str, object]) -> None:
+    one = run(world, tmp_path / "one", optim__epsilon=1e-3, **kind)
+    four = run(world, tmp_path / "four", optim__epsilon=1e-3, batch__accumulation=4, **kind)
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(four)[name], value, rtol=0, atol=2e-5)
 
 
-def test_random_frames_and_bfloat16_products_train_too(world: Path, tmp_path: Path) -> None:
-    whole = run(world, tmp_path / "whole")
+def distance(one: Outcome, other: Outcome) -> float:
+    """Return the Euclidean distance between two runs' weights."""
+    first, second = weights(one), weights(other)
+    return sum(float((first[name] - second[name]).square().sum()) for name in first) ** 0.5
+
+
+def test_random_frames_and_bfloat16_products_train_nearly_the_same(world: Path, tmp_path: Path) -> None:
+    whole, still = run(world, tmp_path / "whole"), run(world, tmp_path / "still", optim__learning_rate=1e-12)
     for name, changes in (("frames", {"pairs__frames_per_clip": 1}), ("products", {"precision": "bfloat16"})):
         other = run(world, tmp_path / name, **changes)
-        assert any(not torch.equal(v, weights(whole)[key]) for key, v in weights(other).items())
+        assert 0 < distance(whole, other) < distance(whole, still)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("reward", "start", "option"), [("clip_preference", "clip", "frames"), ("video_text", "xclip", "clips")]
+)
+def test_passes_of_bounded_memory_change_nothing(
+    world: Path, tmp_path: Path, reward: str, start: str, option: str, precision: str
+) -> None:
+    settings = {"reward": reward, "options__model": str(world / start), "precision": precision, "optim__epsilon": 1e-3}
+    whole = run(world, tmp_path / "whole", **settings)
+    passes = run(world, tmp_path / "passes", **settings, **{f"options__{option}_per_pass": 3})
+    assert distance(whole, passes) < (1e-3 if precision == "float32" else 5e-2)
 
 
 def test_the_card_says_what_was_done_and_measured(world: Path, tmp_path: Path) -> None:
@@ -186,6 +215,12 @@ def test_every_question_has_its_own_score(world: Path, tmp_path: Path) -> None:
     other = load_file(run(world, tmp_path / "more", **options, num_steps=6).folder / "preference_head.safetensors")
     changed = [not torch.equal(a, b) for a, b in zip(head["0.weight"], other["0.weight"], strict=True)]
     assert changed[0], "overall is labelled"
+    still = load_file(
+        run(world, tmp_path / "still", **options, optim__weight_decay=0.0).folder / "preference_head.safetensors"
+    )
+    longer = run(world, tmp_path / "longer", **options, optim__weight_decay=0.0, num_steps=6)
+    unlabelled = load_file(longer.folder / "preference_head.safetensors")["0.weight"][1]
+    assert torch.equal(still["0.weight"][1], unlabelled), "nobody labelled the style"
     with pytest.raises(ConfigError, match="they must be the same"):
         run(world, tmp_path / "bad", **{**options, "questions": ["overall"]})
 
