@@ -4,6 +4,7 @@ A reward returns scores in float32 and leaves sign, scale and loss to whoever as
 masked with a reason (value NaN, `valid` False); it never becomes a number.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -240,14 +241,38 @@ def require_differentiable(reward: Reward, *, key: str | None = None, dimension:
         )
 
 
+def version_of(**options: tuple[object, object]) -> str:
+    """Return the version of a reward whose options change its score: "1", then every option that is not the default.
+
+    Args:
+        **options: Name -> (value, default). Long texts are named by the first digits of their SHA-256.
+    """
+    changed = [f"{name}={_short(value)}" for name, (value, default) in options.items() if value != default]
+    return "-".join(["1", *changed])
+
+
+def _short(value: object) -> str:
+    text = str(value).replace(" ", "")
+    return text if len(text) <= 24 else hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def masked_output(scores: dict[str, Tensor], valid: Tensor, reasons: tuple[str | None, ...]) -> RewardOutput:
     """Return scores with NaN where they are not valid; no gradient flows into those.
+
+    A clip for which the model gave NaN or infinity is not valid either.
 
     Args:
         scores: Per dimension shape (batch,).
         valid: (batch,), bool.
         reasons: Per clip, None where valid.
     """
+    finite = torch.stack([torch.isfinite(value.detach()) for value in scores.values()]).all(dim=0)
+    if not bool((finite | ~valid).all()):
+        reasons = tuple(
+            why or (None if ok else "the model gave no finite score")
+            for why, ok in zip(reasons, finite.tolist(), strict=True)
+        )
+        valid = valid & finite
     # where() gives the masked branch a zero gradient; multiplying by the mask would give NaN.
     return RewardOutput(
         {key: torch.where(valid, value, torch.full_like(value, math.nan)) for key, value in scores.items()},

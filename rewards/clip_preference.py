@@ -49,7 +49,8 @@ class ClipPreference(ClipCosine):
                 "laion/CLIP-ViT-H-14-laion2B-s32B-b79K").
             frames: "all", "first", or {kind: uniform, count: 8}.
             reduction: "mean", "min", "first" or {kind: softmin, temperature: 0.5}: from frames to the clip.
-            fit: How a frame becomes the model's square: "crop" (PickScore's own), "letterbox" or "squash".
+            fit: How a frame becomes the model's square: "crop", "processor_crop" (PickScore's own), "letterbox" or
+                "squash".
             frames_per_pass: Frames through the vision tower at a time, None for all; bounds memory, changes no score.
             cache_size: Prompt embeddings kept.
             licence: Of the weights, for tables.
@@ -88,7 +89,7 @@ class ClipPreference(ClipCosine):
         clips = check_clips(video, prompts, fps=fps)
         follow(self.model, clips.video)
         with full_precision(clips.video):
-            indices = tuple(dict.fromkeys(self.spec.frames.select(clips.video.shape[1])))
+            indices = tuple(dict.fromkeys(self.spec.frames.select(clips.video.shape[1], fps=fps)))
             frames = take_frames(clips.video, indices)
             images = in_passes(self._towers.embed_frames, (frames.flatten(0, 1),), self._frames_per_pass)
             text = self._towers.embed_prompts(prompts, clips.video)

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.initialization import no_init_weights
 
 from rewards.architectures import read_config
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
+from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy, version_of
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.inputs import Precision, check_precision, tower_precision
 from rewards.pretrained import square_size
@@ -147,7 +147,7 @@ class ClipTowers:
     @property
     def version(self) -> str:
         """Version of a score made of these embeddings: another precision is another score."""
-        return "1" if self._precision == "float32" else f"1-{self._precision}"
+        return version_of(precision=(self._precision, "float32"))
 
     @classmethod
     def from_file(
@@ -211,6 +211,7 @@ class ClipCosine:
         reduction: FrameReduction | str | Mapping[str, object],
         frames_per_pass: int | None,
         lowest: float | None = None,
+        version: str | None = None,
     ) -> None:
         """State the facts.
 
@@ -225,6 +226,7 @@ class ClipCosine:
             reduction: "mean", "min", "first" or {kind: softmin, temperature: 0.1}: from frames to the clip.
             frames_per_pass: Frames through the vision tower at a time, None for all.
             lowest: Lowest score, None for `-scale`.
+            version: Of the score, None where only the towers' options change it.
 
         Raises:
             RewardError: A bad option.
@@ -235,7 +237,7 @@ class ClipCosine:
         self._reduction = parse_frame_reduction(reduction)
         self.spec = RewardSpec(
             name=name,
-            version=towers.version,
+            version=version or towers.version,
             dimensions=(dimension,),
             range=(-scale if lowest is None else lowest, scale),
             higher_is_better=True,

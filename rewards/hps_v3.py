@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
 from rewards.architectures import read_config
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
+from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy, version_of
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
 from rewards.inputs import Precision
 from rewards.qwen2_vl import check_area, load_tower, renamed, smart_resize
@@ -106,7 +106,7 @@ class HpsV3:
         )
         self.spec = RewardSpec(
             name="hps_v3",
-            version="1",
+            version=version_of(precision=(precision, "float32"), area=((min_pixels, max_pixels), (AREA, AREA))),
             dimensions=("quality", "log_sigma"),
             without_gradient=("log_sigma",),
             range=(-torch.inf, torch.inf),

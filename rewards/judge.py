@@ -120,8 +120,8 @@ class Judge:
             futures = [pool.submit(self._verdict, question) for question in questions]
             try:
                 verdicts = [future.result() for future in futures]
-            except RewardError:
-                pool.shutdown(cancel_futures=True)
+            except BaseException:  # Ctrl-C too: questions that wait would be sent, and paid
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
         logger.info("Judge %s so far: %s", self._client.connection.model, self.usage)
         return verdicts

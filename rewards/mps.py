@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
 from rewards.architectures import read_config
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy
+from rewards.base import FramePolicy, RewardOutput, RewardSpec, parse_frame_policy, version_of
 from rewards.clip_towers import LAION_H_14, LAION_H_14_TOKENIZER, transformers_state
 from rewards.errors import RewardError
 from rewards.frame_scores import FrameReduction, check_frames_per_pass, parse_frame_reduction, score_frames
@@ -120,7 +120,7 @@ class Mps:
         self._reduction = parse_frame_reduction(reduction)
         self._model = _load(weights, config, accept_licence)
         clip = self._model.clip.config
-        self._pixels = SquareInput(square_size(clip.vision_config.image_size, weights), "crop")
+        self._pixels = SquareInput(square_size(clip.vision_config.image_size, weights), "processor_crop")
         self._num_tokens = clip.text_config.max_position_embeddings
         end = clip.text_config.eos_token_id
         self._text = text_embeddings(
@@ -135,7 +135,11 @@ class Mps:
         self._scale = scale
         self.spec = RewardSpec(
             name="mps",
-            version="1",
+            version=version_of(
+                condition=(condition, OVERALL),
+                mask_threshold=(mask_threshold, 0.01),
+                similarity_over=(similarity_over, "prompt"),
+            ),
             dimensions=("preference",),
             range=(-scale, scale),
             higher_is_better=True,

@@ -127,7 +127,7 @@ class UnifiedReward:
         """
         clips = check_clips(video, prompts, fps=fps)
         check_prompts(prompts)
-        chosen = list(dict.fromkeys(self.spec.frames.select(clips.video.shape[1])))
+        chosen = list(dict.fromkeys(self.spec.frames.select(clips.video.shape[1], fps=fps)))
         questions = {
             i: Question(to_bytes(clips.video[i, chosen]), self.question(prompts[i]))
             for i, valid in enumerate(clips.valid.tolist())

@@ -149,7 +149,7 @@ class UnifiedRewardPairs:
         asked = [i for i, valid in enumerate((one.valid & two.valid).tolist()) if valid]
         questions = []
         for i in asked:
-            left, right = self._frames(one.video[i]), self._frames(two.video[i])
+            left, right = (self._frames(clip.video[i], fps) for clip in (one, two))
             questions += [_question(a, b, prompts[i]) for a, b in self._orders(left, right)]
         verdicts = self._judge.ask(questions)
         num_orders = 2 if self._both_orders else 1
@@ -164,8 +164,8 @@ class UnifiedRewardPairs:
         valid = torch.tensor([verdict.reason is None for verdict in merged], device=one.video.device)
         return masked_output(scores, valid, tuple(verdict.reason for verdict in merged))
 
-    def _frames(self, clip: Tensor) -> np.ndarray:
-        return to_bytes(clip[list(dict.fromkeys(self._policy.select(clip.shape[0])))])
+    def _frames(self, clip: Tensor, fps: float) -> np.ndarray:
+        return to_bytes(clip[list(dict.fromkeys(self._policy.select(clip.shape[0], fps=fps)))])
 
     def _orders(self, left: np.ndarray, right: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(left, right), (right, left)] if self._both_orders else [(left, right)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
 from rewards.architectures import read_config
-from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output
+from rewards.base import FramePolicy, RewardOutput, RewardSpec, masked_output, version_of
 from rewards.errors import RewardError
 from rewards.inputs import Precision, check_clips, full_precision
 from rewards.pretrained import follow, in_passes
@@ -106,7 +106,9 @@ class VideoAlign:
         )
         self.spec = RewardSpec(
             name="video_align",
-            version="1",
+            version=version_of(
+                precision=(precision, "float32"), area=((min_pixels, max_pixels), (MIN_PIXELS, MAX_PIXELS))
+            ),
             dimensions=(*STATISTICS, "Overall"),
             range=(-torch.inf, torch.inf),
             higher_is_better=True,

@@ -19,8 +19,12 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """RGB standard deviation of the same."""
 
-Fit = Literal["crop", "letterbox", "squash"]
-"""How a frame meets a square: cut its long side, pad its short side with black, or ignore its aspect ratio."""
+Fit = Literal["crop", "processor_crop", "letterbox", "squash"]
+"""How a frame meets a square: cut its long side, pad its short side with black, or ignore its aspect ratio.
+
+The two crops differ by one pixel where the cut is not even: `crop` rounds half to even as torchvision does,
+`processor_crop` down as the image processors of transformers do.
+"""
 
 
 def resize(frames: Tensor, size: tuple[int, int], *, mode: Literal["bicubic", "bilinear"] = "bicubic") -> Tensor:
@@ -51,12 +55,13 @@ def resize_short_side(frames: Tensor, size: int, *, mode: Literal["bicubic", "bi
     return resize(frames, (size * height // short, size * width // short), mode=mode)
 
 
-def centre_crop(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def centre_crop(frames: Tensor, size: tuple[int, int], *, rounds_down: bool = False) -> Tensor:
     """Cut the centre out.
 
     Args:
         frames: (..., C, H, W), at least `size` large.
         size: (height, width) to keep.
+        rounds_down: Where the margin is odd, cut as transformers does; else as torchvision does.
 
     Raises:
         RewardError: The frames are smaller than the cut.
@@ -64,7 +69,8 @@ def centre_crop(frames: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = frames.shape[-2:]
     if height < size[0] or width < size[1]:
         raise RewardError(f"Cannot crop {size[0]}x{size[1]} from frames of {height}x{width}: resize first.")
-    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    margins = (height - size[0], width - size[1])
+    top, left = (margin // 2 if rounds_down else round(margin / 2) for margin in margins)
     return frames[..., top : top + size[0], left : left + size[1]]
 
 
@@ -94,8 +100,9 @@ def fit_square(frames: Tensor, size: int, fit: Fit) -> Tensor:
     Raises:
         RewardError: Unknown `fit`.
     """
-    if fit == "crop":
-        return centre_crop(resize_short_side(frames, size), (size, size))
+    if fit in ("crop", "processor_crop"):
+        whole = resize_short_side(frames, size)
+        return centre_crop(whole, (size, size), rounds_down=fit == "processor_crop")
     if fit == "letterbox":
         return letterbox(frames, size)
     if fit == "squash":

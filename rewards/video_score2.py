@@ -147,7 +147,7 @@ class VideoScore2:
         clips = check_clips(video, prompts, fps=fps, min_frames=2)
         check_prompts(prompts)
         policy = self._policy or two_per_second(clips.video.shape[1], fps, most=self._max_frames)
-        chosen = list(dict.fromkeys(policy.select(clips.video.shape[1])))
+        chosen = list(dict.fromkeys(policy.select(clips.video.shape[1], fps=fps)))
         questions = {
             i: Question(resize_frames(to_bytes(clips.video[i, chosen])), QUESTION.replace("$t2v_prompt", prompts[i]))
             for i, valid in enumerate(clips.valid.tolist())

@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def _download(name: str, repository: str, file: str) -> Path:
 def verify(path: Path, entry: WeightFile) -> None:
     """Compare a file with its record: size, then hash. A hash once found right is not computed again.
 
-    Where the ledger states no hash, the Hub's own SHA-256 of the file counts, as long as the Hub can be asked.
+    Where the ledger states no hash, the Hub's own SHA-256 counts, by which its cache names large files.
 
     Raises:
         RewardError: They differ: the download was cut, or the file is another one.
@@ -80,7 +81,7 @@ def verify(path: Path, entry: WeightFile) -> None:
     if entry.size is not None and size != entry.size:
         raise RewardError(f"{path} has {size} bytes, expected {entry.size}: delete it and download again.")
     known = [("sha256", entry.sha256), ("md5", entry.md5)]
-    algorithm, expected = next(((a, h) for a, h in known if h is not None), ("sha256", _hub_sha256(entry)))
+    algorithm, expected = next(((a, h) for a, h in known if h is not None), ("sha256", _hub_sha256(path)))
     if expected is None:
         logger.info("No hash of %s is known: its content is not checked", path)
         return
@@ -97,15 +98,10 @@ def verify(path: Path, entry: WeightFile) -> None:
         logger.info("Cannot remember that %s is verified", path)
 
 
-def _hub_sha256(entry: WeightFile) -> str | None:
-    """Return the Hub's hash of a large file, None where there is none or nobody answers."""
-    if entry.repository is None:
-        return None
-    try:
-        etag = get_hf_file_metadata(hf_hub_url(entry.repository, entry.file)).etag
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError):
-        return None
-    return etag if etag is not None and len(etag) == 64 else None
+def _hub_sha256(path: Path) -> str | None:
+    """Return the Hub's own hash of a large file in its cache, None elsewhere: the cache names such files by it."""
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

@@ -103,6 +103,8 @@ def _answer(scorer: Any, request: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"Unknown request {request['op']!r}: score, parity and shutdown are known.")
     except FAILURES as error:
         traceback.print_exc()
+        if "CUDA error" in str(error):  # it sticks to the process: only a new one can go on
+            raise
         return {"type": "error", "id": request["id"], "kind": type(error).__name__, "message": str(error)}
     return {"type": "result", "id": request["id"], **answer}
 

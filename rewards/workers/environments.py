@@ -113,7 +113,9 @@ def create(
         problem = check_health(lock, _interpreter(path))
         if problem is not None and not lock.needs:
             raise RewardError(f"The new environment of worker {lock.name!r} does not work: {problem}")
-        (path / RECORD).write_text(json.dumps(_describe(lock, path), indent=1))
+        unfinished = path / f"{RECORD}.part"
+        unfinished.write_text(json.dumps(_describe(lock, path), indent=1))
+        unfinished.replace(path / RECORD)  # a torn record would say neither complete nor missing
         made = find(lock)
         assert made is not None
         return made

@@ -4,9 +4,11 @@ The protocol is described in child.py. Whatever goes wrong with the process (it 
 and is a `WorkerFailure` that shows the end of its log; what goes wrong with one request is an `ItemError`.
 """
 
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import tempfile
 import time
@@ -124,7 +126,9 @@ class WorkerProcess:
             line = self._read_line(time.monotonic() + deadline_s, f"{op} within {deadline_s:g} s")
         except BrokenPipeError:
             raise self._failure(self._death()) from None
-        except KeyboardInterrupt:
+        except WorkerFailure:
+            raise
+        except BaseException:  # Ctrl-C, a time-out of the caller's
             self._end()  # its answer would be taken for the next one's
             raise
         try:
@@ -187,6 +191,8 @@ class WorkerProcess:
         self._end()
 
     def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its session: what its libraries started goes, too
         self._process.kill()
         self._process.wait()
         self._release()

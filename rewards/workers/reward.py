@@ -95,7 +95,9 @@ class WorkerReward:
         clips = check_clips(video, prompts, fps=fps)
         if not all(prompt.strip() for prompt in prompts):
             raise RewardError("A reward that reads the prompt got an empty one.")
-        frames = take_frames(clips.video.detach(), tuple(dict.fromkeys(self.spec.frames.select(video.shape[1]))))
+        frames = take_frames(
+            clips.video.detach(), tuple(dict.fromkeys(self.spec.frames.select(video.shape[1], fps=fps)))
+        )
         pictures = frames.mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(2, -1).contiguous().cpu().numpy()
         rows: list[list[float]] = []
         reasons = list(clips.reasons)
@@ -128,7 +130,7 @@ class WorkerReward:
             self._quarantine[identity] = str(error).splitlines()[0]
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                raise RewardError(
+                raise WorkerFailure(
                     f"{MAX_FAILURES_IN_A_ROW} clips in a row ended the worker. The last: {error}"
                 ) from error
             return None, self._quarantine[identity]

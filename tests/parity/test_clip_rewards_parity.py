@@ -125,12 +125,12 @@ def test_pick_score_equals_the_official_script_on_the_same_pixels(folder: Path, 
     torch.testing.assert_close(gradient, expected_gradient, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (100, 56), (28, 28)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (100, 56), (28, 28), (28, 59), (59, 28)])
 def test_pixels_differ_from_the_official_processors_by_about_a_grey_level(height: int, width: int) -> None:
     image = smooth_image(height, width)
     processor = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=SIZE)
     official = processor(Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
-    ours = SquareInput(SIZE, "crop")
+    ours = SquareInput(SIZE, "processor_crop")
     grey_level = torch.tensor(ours.std)[:, None, None] * 255
     difference = ((official - ours(pixels_of(image))) * grey_level).abs()
     assert difference.max() < 1.1

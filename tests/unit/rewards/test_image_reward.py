@@ -259,7 +259,7 @@ def test_reward_backpropagation_trains_on_it(tiny_folder: Path, train_by_config:
 def test_half_precision_towers_are_near_and_another_version(tiny_folder: Path) -> None:
     full = registry.build("image_reward", **options(tiny_folder))
     half = registry.build("image_reward", **options(tiny_folder), precision="bfloat16")
-    assert (full.spec.version, half.spec.version) == ("1", "1-bfloat16")
+    assert (full.spec.version, half.spec.version) == ("1", "1-precision=bfloat16")
     video = torch.rand(2, 2, 3, 40, 33, generator=torch.Generator().manual_seed(0)).requires_grad_()
     scores = [reward(video, ["a red circle", "a blue square"], fps=8).values["image_reward"] for reward in (full, half)]
     assert scores[1].dtype == torch.float32

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from rewards.base import FramePolicy, RewardSpec, parse_frame_policy
+from rewards.base import FramePolicy, RewardSpec, masked_output, parse_frame_policy, version_of
 from rewards.colourfulness import Colourfulness
 from rewards.errors import RewardError
 from rewards.frame_difference import FrameDifference
@@ -145,3 +145,25 @@ def test_all_frames_are_a_view_and_repeats_are_allowed() -> None:
     assert take_frames(video, (0, 1, 2)) is video
     assert torch.equal(take_frames(video, (0, 0, 2)), video[:, [0, 0, 2]])
     assert fit_square(video, 6, "squash").shape == (2, 3, 3, 6, 6)
+
+
+def test_a_score_that_is_not_finite_is_masked_with_its_reason() -> None:
+    scores = {"a": torch.tensor([1.0, float("nan"), 2.0, 3.0]), "b": torch.tensor([1.0, 1.0, float("inf"), 0.0])}
+    output = masked_output(scores, torch.tensor([True, True, True, False]), (None, None, None, "too dark"))
+    assert output.valid.tolist() == [True, False, False, False]
+    assert output.reasons == (None, "the model gave no finite score", "the model gave no finite score", "too dark")
+    assert all(value[1:].isnan().all() for value in output.values.values())
+
+
+def test_version_names_what_is_not_the_default() -> None:
+    assert version_of(precision=("float32", "float32"), area=(3, 3)) == "1"
+    assert version_of(precision=("bfloat16", "float32"), area=(3, 4)) == "1-precision=bfloat16-area=3"
+    long = version_of(condition=("a sentence that is longer than a name", ""))
+    assert long != version_of(condition=("another sentence that is longer than a name", ""))
+    assert len(long) < 24
+
+
+def test_transformers_and_torchvision_cut_odd_margins_differently() -> None:
+    frames = torch.arange(7.0).expand(1, 3, 4, 7)
+    assert fit_square(frames, 4, "crop")[0, 0, 0].tolist() == [2, 3, 4, 5]
+    assert fit_square(frames, 4, "processor_crop")[0, 0, 0].tolist() == [1, 2, 3, 4]

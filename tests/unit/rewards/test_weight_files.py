@@ -131,3 +131,17 @@ def test_strict_loading_names_what_does_not_fit(file: Path) -> None:
     ):
         with pytest.raises(RewardError, match=named):
             load_strictly(model, wrong, source=file)
+
+
+def test_hubs_cache_tells_the_hash_without_asking_anybody(file: Path, tmp_path: Path) -> None:
+    entry = WeightFile(repository="someone/model", file="w.safetensors", licence="MIT")
+    blob = tmp_path / "blobs" / file_hash(file)
+    blob.parent.mkdir()
+    blob.write_bytes(file.read_bytes())
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(blob)
+    verify(link, entry)
+    (tmp_path / "link.safetensors.verified").unlink()
+    blob.write_bytes(b"another")
+    with pytest.raises(RewardError, match="sha256"):
+        verify(link, entry)

@@ -99,6 +99,12 @@ def test_broken_worker_ends_the_run(videos: Path) -> None:
         score_clips(fake_worker(start="refuse"), find_clips(videos))
 
 
+def test_worker_that_dies_of_every_clip_ends_the_run_too(videos: Path) -> None:
+    clips = [dataclasses.replace(find_clips(videos)[0], prompt=f"exit {number}") for number in range(9)]
+    with pytest.raises(WorkerFailure, match="3 clips in a row"):
+        score_clips(fake_worker(), clips)
+
+
 def test_environment_is_made_and_doctor_shows_it(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

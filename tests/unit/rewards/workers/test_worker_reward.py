@@ -119,7 +119,7 @@ def test_clip_that_killed_the_worker_is_not_sent_again() -> None:
 
 
 def test_worker_that_dies_of_every_clip_is_an_error_with_the_end_of_its_log() -> None:
-    with pytest.raises(RewardError, match=r"(?s)3 clips in a row.*exit code 7.*the last words"):
+    with pytest.raises(WorkerFailure, match=r"(?s)3 clips in a row.*exit code 7.*the last words"):
         score(make(), "exit one", "exit two", "exit three", "exit four")
 
 
