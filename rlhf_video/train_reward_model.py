@@ -1,7 +1,7 @@
 """Fit a reward on preference pairs: a head, a LoRA or the whole model, judged on prompts it never saw.
 
-Without arguments it trains the sprite world's image reward on the votes of `python -m rlhf_video.sprites.pretrain
-votes`. `accelerate launch` runs it on several processes with the same result.
+Without arguments it trains the sprite world's image reward: from what `python -m rlhf_video.sprites.pretrain warmup`
+made, on the pairs of its stage `votes`. `accelerate launch` runs it on several processes with the same result.
 """
 
 import logging
