@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 PROMISED_ACCURACY = 0.80
-"""On pairs of unseen combinations, judged under one prompt, that the verifier tells apart."""
-CLASSES = {"sprite-clip": "clip_preference", "sprite-clip-heldout": "clip_preference", "sprite-motion": "video_text"}
+"""On clips of unseen combinations, judged under one prompt, that the verifier tells apart: clips from anywhere for
+every reward, clips made for that prompt for those that can see shape (sprite-motion hardly can, see its card)."""
+SIX_FRAMES = ("--option", "frames.kind=uniform", "--option", "frames.count=6")
+REWARDS = {
+    "sprite-clip": ("clip_preference", *SIX_FRAMES),
+    "sprite-clip-heldout": ("clip_preference", *SIX_FRAMES),
+    "sprite-motion": ("video_text",),
+}
+"""Class, and the options with which the card's accuracy was measured."""
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +27,25 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.journey
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", REWARDS)
 def test_a_reward_is_as_right_as_its_card_says(name: str, work: Path) -> None:
     votes = [sys.executable, "-m", "rlhf_video.sprites.pretrain", "votes", "--only", name, "--work", str(work)]
     subprocess.run(votes, check=True)
     root, out = work / "votes" / name, work / f"judged-{name}"
-    judge = [sys.executable, "evaluation/judge_reward.py", "--reward", CLASSES[name], "--option"]
-    judge += [f"model=assets/{name}", "--benchmark", "preferences", "--file", str(root / "validation.jsonl")]
-    subprocess.run([*judge, "--root", str(root), "--out", str(out)], check=True)
+    judge = [
+        sys.executable,
+        "evaluation/judge_reward.py",
+        "--reward",
+        *REWARDS[name],
+        "--option",
+        f"model=assets/{name}",
+    ]
+    judge += ["--benchmark", "preferences", "--file", str(root / "validation.jsonl"), "--root", str(root)]
+    subprocess.run([*judge, "--out", str(out)], check=True)
     judged = json.loads((out / "judgement.json").read_text())["dimensions"]
     accuracy = {result["dimension"]: result["without_ties"]["mean"] for result in judged}
     assert accuracy["other_clips"] >= PROMISED_ACCURACY
+    assert name == "sprite-motion" or accuracy["overall"] >= PROMISED_ACCURACY
     card = Path(f"assets/{name}/README.md").read_text()
     for label in ("overall", "other_clips"):
         row = re.search(rf"^\| {label}\s*\|\s*([\d.]+)% ", card, re.M)
