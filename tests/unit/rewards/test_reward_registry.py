@@ -84,7 +84,7 @@ def test_unknown_reward_is_refused(name: str, message: str) -> None:
         ({"model": "x", "frames_per_pass": "3"}, "must be int or null, got '3'"),
         ({"model": "x", "cache_size": True}, "must be int, got True"),
         ({"model": 3}, "must be str or Path, got 3"),
-        ({"model": "x", "fit": "stretch"}, "must be 'crop' or 'letterbox' or 'squash'"),
+        ({"model": "x", "fit": "stretch"}, "must be 'crop' or 'processor_crop' or 'letterbox' or 'squash'"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(options: dict[str, object], message: str) -> None:
