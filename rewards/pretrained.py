@@ -4,8 +4,6 @@ import contextlib
 import json
 import logging
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from rewards.errors import RewardError
 from rewards.inputs import full_precision
+from rewards.prompt_cache import PromptCache
 from rewards.video_ops import CLIP_MEAN, CLIP_STD
 
 logger = logging.getLogger(__name__)
@@ -256,24 +255,11 @@ class TextEmbeddings:
         Raises:
             RewardError: Negative cache size.
         """
-        if cache_size < 0:
-            raise RewardError(f"cache_size must be 0 or more, got {cache_size}.")
         self.tokenizer = tokenizer
         self._encode = encode
         self._max_tokens = max_tokens
-        self._cache_size = cache_size
         self._trainable = trainable
-        self._cache: OrderedDict[str, Tensor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave behind what cannot travel to another process."""
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Come back with a lock of one's own."""
-        vars(self).update(state)
-        self._lock = threading.Lock()
+        self._cache = PromptCache[Tensor](cache_size)
 
     def __len__(self) -> int:
         """Return how many embeddings are kept."""
@@ -299,20 +285,13 @@ class TextEmbeddings:
         return torch.stack([embeddings[prompt] for prompt in prompts])
 
     def _look_up(self, prompt: str, like: Tensor) -> Tensor:
-        with self._lock:
-            embedding = self._cache.pop(prompt, None)
-        if embedding is None:
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(torch.inference_mode(False))
-                stack.enter_context(torch.no_grad())
-                stack.enter_context(full_precision(like))
-                embedding = self._encode(self._token_ids(prompt).to(like.device))[0]
-        with self._lock:
-            self._cache[prompt] = embedding
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+        embedding = self._cache.get(prompt, lambda text: self._encode_alone(text, like))
         dtype = like.dtype if embedding.is_floating_point() else None  # token ids stay what they are
         return embedding.to(device=like.device, dtype=dtype)
+
+    def _encode_alone(self, prompt: str, like: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), full_precision(like):
+            return self._encode(self._token_ids(prompt).to(like.device))[0]
 
     def _token_ids(self, prompt: str) -> Tensor:
         if not prompt.strip():

@@ -1,8 +1,6 @@
 """Prompts for Qwen2-VL's reward models: the chat around them, their reward tokens, each tokenised once."""
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from rewards.errors import RewardError
 from rewards.pretrained import load_tokenizer
+from rewards.prompt_cache import PromptCache
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,6 @@ class PromptTokens:
         Raises:
             RewardError: A tokenizer of another model, or an option out of range.
         """
-        if cache_size < 0:
-            raise RewardError(f"cache_size must be 0 or more, got {cache_size}.")
         if max_tokens < 1:
             raise RewardError(f"max_prompt_tokens must be 1 or more, got {max_tokens}.")
         self._tokenizer = load_tokenizer(tokenizer)
@@ -66,19 +63,9 @@ class PromptTokens:
                 f"the model keeps them in the last of its {vocab_size} rows: they do not belong together."
             )
         self._reserved = (*self._tokenizer.get_added_vocab(), *reward_tokens)
-        self._instruct, self._max_tokens, self._cache_size = instruct, max_tokens, cache_size
+        self._instruct, self._max_tokens = instruct, max_tokens
         self._prefix, self._reward_ids = torch.tensor(self._encode(BEFORE_VISION)), torch.tensor(ids)
-        self._cache: OrderedDict[str, list[int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave behind what cannot travel to another process."""
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Come back with a lock of one's own."""
-        vars(self).update(state)
-        self._lock = threading.Lock()
+        self._cache = PromptCache[list[int]](cache_size)
 
     def __len__(self) -> int:
         """Return how many prompts are kept."""
@@ -100,21 +87,12 @@ class PromptTokens:
         Raises:
             RewardError: An empty prompt, or one with a reserved token.
         """
-        rows = [self._look_up(prompt) for prompt in prompts]
+        rows = [self._cache.get(prompt, self._tokenise) for prompt in prompts]
         longest = max(len(row) for row in rows)
         return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows], device=device)
 
-    def _look_up(self, prompt: str) -> list[int]:
-        with self._lock:
-            ids = self._cache.pop(prompt, None)
-        if ids is None:
-            text = AFTER_VISION.replace("{text}", self._instruct(self._checked(prompt)))
-            ids = self._encode(text)
-        with self._lock:
-            self._cache[prompt] = ids
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return ids
+    def _tokenise(self, prompt: str) -> list[int]:
+        return self._encode(AFTER_VISION.replace("{text}", self._instruct(self._checked(prompt))))
 
     def _checked(self, prompt: str) -> str:
         """Return the prompt, cut where it is too long; refuse one that the model would read as something else."""

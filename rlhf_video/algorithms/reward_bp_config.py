@@ -13,6 +13,7 @@ from rewards.composite import Normalisation
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
+from rlhf_video.runtime import cut_equally
 from rlhf_video.settings import check_range
 from rlhf_video.validation import GuardConfig, HeldOutStopConfig
 
@@ -187,13 +188,8 @@ class BatchConfig:
         Raises:
             ConfigError: The share cannot be cut equally.
         """
-        if len(share) == 0 or len(share) % self.accumulation:
-            raise ConfigError(
-                f"batch.global_prompts={self.global_prompts} gives a process {len(share)} clips, which "
-                f"batch.accumulation={self.accumulation} does not divide: use a multiple of processes x accumulation."
-            )
-        size = len(share) // self.accumulation
-        return [list(share[start : start + size]) for start in range(0, len(share), size)]
+        batch = f"batch.global_prompts={self.global_prompts}"
+        return cut_equally(list(share), self.accumulation, batch=batch, items="clips")
 
 
 @dataclass(frozen=True, kw_only=True)

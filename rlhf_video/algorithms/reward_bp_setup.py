@@ -220,8 +220,7 @@ class World:
 
     def measure_normalisation(self) -> dict[str, Normalisation]:
         """Return the statistics of each trained reward that came without: of the base model's validation clips."""
-        unmeasured = [term.normalisation is None for term in self.rewards.trained.terms]
-        if not any(unmeasured):
+        if all(term.normalisation is not None for term in self.rewards.trained.terms):
             return {}
         clips, scores = self.validator.base()
         pictures = self.objective.pixel_frames(self.backbone.spec.num_latent_frames(self.config.sampling.num_frames))

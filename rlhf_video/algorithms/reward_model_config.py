@@ -9,6 +9,7 @@ from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
 from rlhf_video.preferences import OVERALL
+from rlhf_video.runtime import cut_equally
 from rlhf_video.settings import check_range
 
 
@@ -101,13 +102,7 @@ class PairBatchConfig:
         Raises:
             ConfigError: The share cannot be cut equally.
         """
-        if len(share) == 0 or len(share) % self.accumulation:
-            raise ConfigError(
-                f"batch.global_pairs={self.global_pairs} gives a process {len(share)} pairs, which "
-                f"batch.accumulation={self.accumulation} does not divide: use a multiple of processes x accumulation."
-            )
-        size = len(share) // self.accumulation
-        return [share[start : start + size] for start in range(0, len(share), size)]
+        return cut_equally(share, self.accumulation, batch=f"batch.global_pairs={self.global_pairs}", items="pairs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The head on CLIP and X-CLIP features passes the contract, and refuses what is no head."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,7 @@ def test_what_is_no_head_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "saved" / "preference_head.json").write_text("{}")
     with pytest.raises(RewardError, match="does not describe a head"):
         PreferenceHead(tmp_path / "saved")
+
+
+def test_reward_backpropagation_trains_on_each_question(folder: Path, train_by_config: Callable[..., None]) -> None:
+    train_by_config("preference_head", {"model": folder / "saved"}, dimension="motion")
