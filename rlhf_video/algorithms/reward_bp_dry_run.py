@@ -1,6 +1,7 @@
 """--dry-run: shapes, trainable parameters and a memory plan, from config files alone on the meta device."""
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from rlhf_video.algorithms.gradient_estimators import choose_steps
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.backbones import VideoBackbone, VideoShape, meta_backbone
 from rlhf_video.lora import attach
+from rlhf_video.lora.files import DENSE
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime import generator_for
 
@@ -30,14 +32,17 @@ def describe(config: RewardBpConfig) -> str:
     trainable = sum(p.numel() for p in attach(backbone, config.lora, seed=config.seed))
     sampling = config.sampling
     shape = VideoShape(batch=1, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
-    latent = backbone.spec.latent_shape(shape)
-    tokens = math.prod(size // patch for size, patch in zip(latent[2:], backbone.spec.patch_size, strict=True))
+    latent, grid = backbone.spec.latent_shape(shape), backbone.token_grid(shape)
+    tokens = grid.num_tokens
+    plan = backbone.plan_for(config.attention, shape)
+    attention = DENSE if plan.is_full else plan.describe(grid)
     steps = choose_steps(config.estimator, sampling.num_steps, generator_for(config.seed, "active steps", 0))
     micro = max(config.batch.global_prompts // config.batch.accumulation, 1)
     lines = [
         f"{config.backbone}: {backbone.spec.model_class}, {frozen / 1e6:.1f} M parameters frozen in {config.precision}",
         f"video            ({sampling.num_frames}, 3, {sampling.height}, {sampling.width}) at {backbone.spec.fps} fps",
         f"latents          {latent[1:]}, {tokens} tokens",
+        f"attention        {textwrap.indent(attention, 17 * ' ').lstrip()}",
         f"adapter          rank {config.lora.rank}, alpha {config.lora.alpha:g}: {trainable} trainable parameters",
         f"batch            {config.batch.global_prompts} clips a step over all processes, "
         f"{micro} at a time on one process (accumulation {config.batch.accumulation})",

@@ -9,8 +9,9 @@ import torch
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_learner import Learner
-from rlhf_video.algorithms.reward_bp_setup import GUARD_REWARDS, World, load_suites
+from rlhf_video.algorithms.reward_bp_setup import GUARD_REWARDS, World, attention_file_sha256, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
+from rlhf_video.backbones import describe_plan
 from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
@@ -98,7 +99,9 @@ def finished_outcome(config: RewardBpConfig) -> Outcome | None:
     card = json.loads(file.read_text())
     suites = load_suites(config)
     prompts = {suite.sha256 for suite in (suites.train, suites.validation, suites.test) if suite is not None}
-    if card["config_hash"] != config_hash(config) or {entry["sha256"] for entry in card["prompts"].values()} != prompts:
+    if card["config_hash"] != config_hash(config) or card["attention_file"] != attention_file_sha256(config):
+        return None
+    if {entry["sha256"] for entry in card["prompts"].values()} != prompts:
         return None
     return Outcome(
         adapter=run / "adapter",
@@ -177,7 +180,12 @@ def _write_report(
         ),
     )
     seconds = sum(line.get("time/step_s") or 0.0 for line in metrics)
-    facts = {"seed": str(config.seed), "strength": f"{outcome.scale:g}", "optimiser steps": f"{seconds / 60:.1f} min"}
+    facts = {
+        "seed": str(config.seed),
+        "strength": f"{outcome.scale:g}",
+        "attention plan": describe_plan(world.backbone.attention_plan),
+        "optimiser steps": f"{seconds / 60:.1f} min",
+    }
     report = TrainingReport(
         title=f"Reward backpropagation on {Path(config.backbone).name}",
         comparison=final.comparison,
@@ -227,6 +235,7 @@ def _adapter_card(
         targets=config.lora.targets or world.backbone.spec.lora_targets,
         scale=outcome.scale,
         table=outcome.table,
+        attention_plan=describe_plan(world.backbone.attention_plan),
         hardware=f"{world.distribution.num_processes} process(es), {hardware}",
         notes=notes,
     )
@@ -246,6 +255,8 @@ def _card(
         "command": command_line(world.distribution.num_processes),
         "config_hash": config_hash(config),
         "base": config.backbone,
+        "attention_plan": world.backbone.attention_record(),
+        "attention_file": attention_file_sha256(config),
         "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in suites if suite is not None},
         "recommended_scale": outcome.scale,
         "num_steps": _steps_taken(config, watch),

@@ -16,7 +16,7 @@ from rlhf_video.algorithms.reward_bp_config import RewardBpConfig, RewardTermCon
 from rlhf_video.algorithms.reward_objective import RewardObjective
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
 from rlhf_video.backbones.chunked_decode import check_frames
-from rlhf_video.data import PromptSuite, load_prompts
+from rlhf_video.data import PromptSuite, load_prompts, sha256_file
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
@@ -164,6 +164,17 @@ def _score_names(entry: RewardTermConfig, reward: Reward) -> list[str]:
     return [f"{entry.key}/{dimension}" for dimension in dimensions]
 
 
+def attention_file_sha256(config: RewardBpConfig) -> str | None:
+    """Return the sha256 of the attention plan's file, which the config alone does not fix; None without a file."""
+    return None if config.attention.file is None else sha256_file(config.attention.file)
+
+
+def clip_shape(config: RewardBpConfig, batch: int) -> VideoShape:
+    """Return the clip size of a run."""
+    sampling = config.sampling
+    return VideoShape(batch=batch, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
+
+
 def sampler_sigmas(config: RewardBpConfig, backbone: VideoBackbone) -> Tensor:
     """Return the noise levels (num_steps + 1,) of training and validation alike, on the backbone's device."""
     shift = backbone.spec.default_shift if config.sampling.shift is None else config.sampling.shift
@@ -202,8 +213,7 @@ class World:
 
     def shape(self, batch: int) -> VideoShape:
         """Return the clip size of the run."""
-        sampling = self.config.sampling
-        shape = VideoShape(batch=batch, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
+        shape = clip_shape(self.config, batch)
         self.backbone.spec.latent_shape(shape)  # raises where it does not fit
         return shape
 
@@ -299,4 +309,6 @@ def open_world(config: RewardBpConfig, distribution: Distribution) -> World:
         text_length=config.sampling.text_length,
     )
     backbone.set_gradient_checkpointing(config.gradient_checkpointing)
+    plan = backbone.plan_for(config.attention, clip_shape(config, 1))
+    backbone.apply_attention(plan, backend=config.attention.backend)
     return World(config, suites, rewards, backbone, distribution)
