@@ -5,12 +5,13 @@ from torch import Tensor
 
 from rlhf_video.attention.backends.dense import dense_attention
 from rlhf_video.attention.backends.mask_oracle import MaskOracle
+from rlhf_video.attention.backends.sdpa_span import SdpaSpan
 from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Backend, Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (MaskOracle(),)}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (SdpaSpan(), MaskOracle())}
 """Name -> back-end, in the order in which "auto" asks them."""
 
 
