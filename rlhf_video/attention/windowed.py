@@ -54,6 +54,16 @@ def windowed_attention(
     return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
 
 
+def check_backend(name: str) -> None:
+    """Refuse a name that is neither "auto" nor in `BACKENDS`.
+
+    Raises:
+        ConfigError: Lists the names.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
+
+
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
     if query.ndim != 4 or not query.shape == key.shape == value.shape:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, key, value))
@@ -84,8 +94,7 @@ def _chosen(name: str, tensors: tuple[Tensor, Tensor, Tensor], problem: Problem)
                 return candidate
         listed = "; ".join(f"{candidate}: {why}" for candidate, why in reasons.items())
         raise ConfigError(f"No attention back-end can compute {problem.spec} on the grid {problem.grid}: {listed}.")
-    if name not in BACKENDS:
-        raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
+    check_backend(name)
     if (why := reason(BACKENDS[name])) is not None:
         raise ConfigError(f"backend='{name}' cannot compute this attention: {why}.")
     return BACKENDS[name]
