@@ -162,6 +162,9 @@ def _best(grid: Grid, density: float, choices: list[Choice[WindowT]], what: str,
     """Return the choice with the fewest flaws among those close to the target density."""
     check_density(density)
 
+    if density < 1:  # a window that covers the clip is no answer, unless the grid has no other
+        choices = [choice for choice in choices if choice.density < 1] or choices
+
     def miss(choice: Choice[WindowT]) -> float:
         return round(abs(math.log(choice.density / density)), 6)
 
