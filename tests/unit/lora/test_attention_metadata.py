@@ -133,7 +133,11 @@ def _card(attention_plan: str) -> str:
 
 def test_the_card_of_a_windowed_adapter_says_so_and_how_to_use_it() -> None:
     text = _card("layers 0-1 band")
-    for part in ("| Attention plan | layers 0-1 band |", "trained under an attention plan", "apply_attention_plan(pipe"):
+    for part in (
+        "| Attention plan | layers 0-1 band |",
+        "trained under an attention plan",
+        "apply_attention_plan(pipe",
+    ):
         assert part in text
     assert "apply_attention_plan" not in _card("full")
     assert "| Attention plan | full |" in _card("full")
@@ -147,7 +151,7 @@ def test_the_cards_snippet_runs_and_gives_this_projects_velocity(
     pipe = WanPipeline.from_pretrained(tiny_wan_folder)
     pipe.load_lora_weights(tmp_path, adapter_name="default")
     code = _card("layers 1 band").split("```python\n")[2].split("```")[0]
-    exec(code.replace("path/to/this/folder", str(tmp_path)), {"pipe": pipe})  # noqa: S102 (what a user would paste)
+    exec(code.replace("path/to/this/folder", str(tmp_path)), {"pipe": pipe})  # what a user would paste
     noise = backbone.noise(VideoShape(batch=2, frames=9, height=32, width=32), torch.Generator().manual_seed(1))
     cond = backbone.encode_prompts(TINY_PROMPTS)
     with torch.no_grad():
