@@ -70,7 +70,13 @@ def plan_tile(grid: Grid, density: float, *, boxes: Sequence[int] | None = None,
     Raises:
         ConfigError: No tile comes within `NEAR` of the target; lists the nearest with their densities.
     """
-    return _best(grid, density, list(divisor_tiles(grid, boxes=boxes)), "tile", strict=strict)
+    return _best(
+        grid,
+        density,
+        list(divisor_tiles(grid, boxes=boxes)),
+        f"tile of {_least_tile(grid)} or more tokens",
+        strict=strict,
+    )
 
 
 def plan_local(grid: Grid, density: float, *, strict: bool = True) -> Local:
@@ -94,12 +100,15 @@ def plan_band(grid: Grid, density: float, *, strict: bool = True) -> Band:
 
 
 def divisor_tiles(grid: Grid, *, boxes: Sequence[int] | None = None) -> Iterator[Choice[Tile]]:
-    """Yield the tiles that divide a grid, with each of their boxes; arguments as for `plan_tile`."""
+    """Yield the tiles that divide a grid, with each of their boxes; arguments as for `plan_tile`.
+
+    Tiles of less than a quarter of the preferred size are left out: they are many, and leave three quarters of a kernel idle.
+    """
     least = _least_queries(grid)
     axes = [list(_tiles_of_axis(size, boxes)) for size in grid]
     for parts in itertools.product(*axes):
         tokens, share = math.prod(part.tile for part in parts), math.prod(part.share for part in parts)
-        if tokens * 4 < least:  # far too small to be worth listing, and there are many
+        if tokens < _least_tile(grid):
             continue
         size = max(0.0, math.log(least / tokens), math.log(tokens / MAX_TILE))
         blind = sum(part.box == 1 and part.share < 1 for part in parts)
@@ -152,6 +161,10 @@ def _tiles_of_axis(size: int, boxes: Sequence[int] | None) -> Iterator[_AxisTile
 def _least_queries(grid: Grid) -> int:
     """Return the smallest group of queries that is not penalised: less in clips so small that speed is no matter."""
     return min(MIN_QUERIES, max(1, grid.num_tokens // 32))
+
+
+def _least_tile(grid: Grid) -> int:
+    return math.ceil(_least_queries(grid) / 4)
 
 
 def _unevenness(shares: Sequence[float]) -> float:
