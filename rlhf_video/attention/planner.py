@@ -102,7 +102,7 @@ def plan_band(grid: Grid, density: float, *, strict: bool = True) -> Band:
 def divisor_tiles(grid: Grid, *, boxes: Sequence[int] | None = None) -> Iterator[Choice[Tile]]:
     """Yield the tiles that divide a grid, with each of their boxes; arguments as for `plan_tile`.
 
-    Tiles of less than a quarter of the preferred size are left out: they are many, and leave three quarters of a kernel idle.
+    Tiles of less than a quarter of the preferred size are left out: they are many, and leave kernels idle.
     """
     least = _least_queries(grid)
     axes = [list(_tiles_of_axis(size, boxes)) for size in grid]
