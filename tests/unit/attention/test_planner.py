@@ -119,6 +119,12 @@ def test_tiles_of_real_grids_fill_a_kernel(grid: Grid, density: float) -> None:
     assert abs(math.log(window.density(grid) / density)) <= math.log(CLOSE) + 1e-6
 
 
+def test_boxes_are_those_that_were_asked_for() -> None:
+    for choice in divisor_tiles(WAN_480P, boxes=(2,)):
+        counts = [size // (tile or size) for tile, size in zip(choice.window.tile, WAN_480P, strict=True)]
+        assert all(box == 2 or count == 1 for box, count in zip(choice.window.box, counts, strict=True))
+
+
 def test_band_halves_its_chunk_for_the_halo() -> None:
     window = plan_band(WAN_480P, 0.05)
     chunk, halo, num_keys = window.tokens(WAN_480P)
