@@ -69,7 +69,7 @@ def test_it_trains_with_a_gradient_and_its_adapter_names_the_plan(windowed: tupl
     assert AttentionPlan.from_json(card["attention_plan"]) == plan
     text = (outcome.adapter / "README.md").read_text()
     assert plan.fingerprint in text
-    assert "apply_attention_plan(pipe.transformer, plan)" in text
+    assert "apply_attention_plan(transformer, plan)" in text
     assert plan.fingerprint in outcome.report.read_text()
 
 

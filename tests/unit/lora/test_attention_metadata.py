@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rlhf_video.attention import AttentionPlan, Band, Full
-from rlhf_video.backbones import VideoBackbone, VideoShape
+from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
 from rlhf_video.errors import AdapterError, ConfigError
 from rlhf_video.lora import (
     AdapterCard,
@@ -119,9 +119,12 @@ def test_a_plan_for_another_depth_or_a_damaged_one_is_named(tiny_wan: VideoBackb
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
-def test_published_adapters_record_a_plan_that_this_version_reads(folder: Path) -> None:
-    recorded = recorded_attention(read_adapter_metadata(folder))
-    assert recorded is None or AttentionPlan.from_json(recorded).num_layers == 6
+def test_published_adapters_load_with_the_attention_they_record(folder: Path) -> None:
+    metadata = read_adapter_metadata(folder)
+    backbone = load_backbone(metadata["base"])
+    assert load_adapter(backbone, folder, attention="apply") == metadata
+    assert _has_adapter(backbone)
+    assert (backbone.attention_plan is None) == (metadata["attention_plan"] == "full")
 
 
 def _card(attention_plan: str) -> str:
@@ -136,7 +139,7 @@ def test_the_card_of_a_windowed_adapter_says_so_and_how_to_use_it() -> None:
     for part in (
         "| Attention plan | layers 0-1 band |",
         "trained under an attention plan",
-        "apply_attention_plan(pipe",
+        "apply_attention_plan(transformer, plan)",
     ):
         assert part in text
     assert "apply_attention_plan" not in _card("full")
