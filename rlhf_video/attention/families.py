@@ -4,7 +4,7 @@
 |---|---|---|---|
 | WanTransformer3DModel | video | latents, patch_size (frames, height, width) | cross-attention |
 | LTXVideoTransformer3DModel | video | arguments num_frames, height, width | cross-attention |
-| CogVideoXTransformer3DModel | text, video | latents (frames before channels), patch_size, patch_size_t | all tokens real |
+| CogVideoXTransformer3DModel | text, video | latents, frames first; patch_size, patch_size_t | all tokens real |
 | EasyAnimateTransformer3DModel | text, video | latents, patch_size | both encoders, all tokens real |
 | HunyuanVideoTransformer3DModel | video, text | latents, patch_size, patch_size_t | padded: counts from the mask |
 
@@ -48,15 +48,15 @@ def _wan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
 
 
 def _ltx(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
-    sizes = [inputs.get(name) for name in ("num_frames", "height", "width")]
-    num_tokens = inputs["hidden_states"].shape[1]
-    if any(size is None for size in sizes) or num_tokens != Grid(*sizes).num_tokens:
+    frames, height, width = (inputs.get(name) or 0 for name in ("num_frames", "height", "width"))
+    grid, num_tokens = Grid(frames, height, width), inputs["hidden_states"].shape[1]
+    if grid.num_tokens != num_tokens:
         raise ConfigError(
-            f"num_frames={sizes[0]}, height={sizes[1]} and width={sizes[2]} do not describe the {num_tokens} tokens of "
-            "this LTX forward pass: windows need the latent sizes that the pipeline gives, without extra condition "
-            "tokens. Pass them, or switch the plan off with handle.disabled()."
+            f"num_frames={frames}, height={height}, width={width} do not describe the {num_tokens} tokens of this LTX "
+            "forward pass: windows need the latent sizes, as LTXPipeline passes them, and no condition tokens behind "
+            "the clip. Pass the three arguments, or switch the plan off with handle.disabled()."
         )
-    return Geometry(Grid(*sizes))
+    return Geometry(grid)
 
 
 def _cogvideox(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
