@@ -36,7 +36,7 @@ class Geometry(NamedTuple):
 class Family:
     """One transformer class."""
 
-    attention_modules: Callable[[Any], list[nn.Module]]
+    attention_modules: Callable[[Any], list[Any]]
     """Self-attention modules of a transformer, in layer order."""
     geometry: Callable[[Any, Mapping[str, Any]], Geometry]
     """Reads the geometry from a transformer and the named arguments of its forward pass."""
