@@ -36,10 +36,17 @@ class Geometry(NamedTuple):
 class Family:
     """One transformer class."""
 
-    attention_modules: Callable[[Any], list[Any]]
-    """Self-attention modules of a transformer, in layer order."""
     geometry: Callable[[Any, Mapping[str, Any]], Geometry]
     """Reads the geometry from a transformer and the named arguments of its forward pass."""
+    blocks: tuple[str, ...] = ("transformer_blocks",)
+    """Lists of blocks, in the order in which they run."""
+    attention: str = "attn1"
+    """Self-attention in a block."""
+
+    def attention_modules(self, transformer: nn.Module) -> list[Any]:
+        """Return the self-attention modules, first layer first."""
+        blocks = (block for name in self.blocks for block in transformer.get_submodule(name).children())
+        return [block.get_submodule(self.attention) for block in blocks]
 
 
 def _wan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
@@ -81,17 +88,13 @@ def _hunyuan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
 
 
 FAMILIES: dict[str, Family] = {
-    "WanTransformer3DModel": Family(lambda model: [block.attn1 for block in model.blocks], _wan),
-    "CogVideoXTransformer3DModel": Family(
-        lambda model: [block.attn1 for block in model.transformer_blocks], _cogvideox
-    ),
+    "WanTransformer3DModel": Family(_wan, blocks=("blocks",)),
+    "CogVideoXTransformer3DModel": Family(_cogvideox),
     "HunyuanVideoTransformer3DModel": Family(
-        lambda model: [block.attn for block in (*model.transformer_blocks, *model.single_transformer_blocks)], _hunyuan
+        _hunyuan, blocks=("transformer_blocks", "single_transformer_blocks"), attention="attn"
     ),
-    "LTXVideoTransformer3DModel": Family(lambda model: [block.attn1 for block in model.transformer_blocks], _ltx),
-    "EasyAnimateTransformer3DModel": Family(
-        lambda model: [block.attn1 for block in model.transformer_blocks], _easyanimate
-    ),
+    "LTXVideoTransformer3DModel": Family(_ltx),
+    "EasyAnimateTransformer3DModel": Family(_easyanimate),
 }
 """By the name of the diffusers class; names, so that no model is imported before it is used."""
 

@@ -64,7 +64,13 @@ def test_self_attention_modules_are_the_blocks_own_in_their_order(tiny: TinyTran
 
 def test_cogvideox_with_patches_in_time_has_fewer_frames_of_tokens() -> None:
     model = CogVideoXTransformer3DModel(
-        num_attention_heads=1, attention_head_dim=8, num_layers=1, patch_size=2, patch_size_t=2, patch_bias=False
+        num_attention_heads=1,
+        attention_head_dim=8,
+        num_layers=1,
+        patch_size=2,
+        patch_size_t=2,
+        patch_bias=False,
+        use_rotary_positional_embeddings=True,
     )
     inputs = {"hidden_states": torch.zeros(1, 4, 16, 6, 8), "encoder_hidden_states": torch.zeros(1, 7, 8)}
     geometry = FAMILIES["CogVideoXTransformer3DModel"].geometry(model, inputs)
