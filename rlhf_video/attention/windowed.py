@@ -1,17 +1,26 @@
 """Windowed attention: one function, several back-ends, one result."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from rlhf_video.attention.backends.dense import dense_attention
+from rlhf_video.attention.backends.flex_blocks import FlexBlocks
 from rlhf_video.attention.backends.mask_oracle import MaskOracle
+from rlhf_video.attention.backends.natten_tiles import NattenTiles
+from rlhf_video.attention.backends.varlen_window import VarlenWindow
 from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Backend, Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (MaskOracle(),)}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (VarlenWindow(), FlexBlocks(), NattenTiles(), MaskOracle())
+}
 """Name -> back-end, in the order in which "auto" asks them."""
+ONLY_BY_NAME = frozenset({"natten"})
+"""Back-ends that "auto" does not ask: a package whose presence should not change what a run computes."""
 
 
 def windowed_attention(
@@ -37,7 +46,8 @@ def windowed_attention(
         spec: Which keys a video token sees.
         text: Text tokens in the sequence; None where there are none (cross-attention models).
         scale: Factor on the scores; None is head_dim ** -0.5.
-        backend: A name of `BACKENDS`, or "auto": the first that can compute this call.
+        backend: A name of `BACKENDS`, or "auto": the first that can compute this call and its gradient, asked for or
+            not, so that a roll-out and the training pass after it use the same one.
 
     Returns:
         Shape (batch, tokens, heads, head_dim), in the type of `query`.
@@ -46,11 +56,12 @@ def windowed_attention(
         ConfigError: The shapes do not fit, the window does not fit the grid, or the back-end is unknown, not installed,
             or cannot compute this call (a missing backward pass under grad included).
     """
-    problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale)
+    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale, needs_backward)
     _check(query, key, value, problem)
     if spec.covers(grid):
         return dense_attention(query, key, value, problem)
-    return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
+    return _chosen(backend, query, problem)(query, key, value, problem)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
@@ -67,24 +78,23 @@ def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
     problem.spec.check(problem.grid)
 
 
-def _chosen(name: str, tensors: tuple[Tensor, Tensor, Tensor], problem: Problem) -> Backend:
-    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-    def reason(backend: Backend) -> str | None:
-        if needs_backward and not backend.has_backward:
-            return "it has no backward pass: use torch.no_grad() or another back-end, a gradient would be lost silently"
-        return backend.unsuitable(tensors[0], problem)
-
+def _chosen(name: str, query: Tensor, problem: Problem) -> Backend:
     if name == "auto":
         reasons = {}
-        for candidate in BACKENDS.values():
-            reasons[candidate.name] = reason(candidate)
+        for candidate in (backend for backend in BACKENDS.values() if backend.name not in ONLY_BY_NAME):
+            reasons[candidate.name] = _reason(candidate, query, replace(problem, needs_backward=True))
             if reasons[candidate.name] is None:
                 return candidate
         listed = "; ".join(f"{candidate}: {why}" for candidate, why in reasons.items())
         raise ConfigError(f"No attention back-end can compute {problem.spec} on the grid {problem.grid}: {listed}.")
     if name not in BACKENDS:
         raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
-    if (why := reason(BACKENDS[name])) is not None:
+    if (why := _reason(BACKENDS[name], query, problem)) is not None:
         raise ConfigError(f"backend='{name}' cannot compute this attention: {why}.")
     return BACKENDS[name]
+
+
+def _reason(backend: Backend, query: Tensor, problem: Problem) -> str | None:
+    if problem.needs_backward and not backend.has_backward:
+        return "it has no backward pass: use torch.no_grad() or another back-end, a gradient would be lost silently"
+    return backend.unsuitable(query, problem)
