@@ -5,9 +5,11 @@ reading and testing there.
 """
 
 import importlib.util
+import inspect
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from rlhf_video.attention.backends.block_masks import flex_plan
 from rlhf_video.attention.backends.permutation import permuted, restored
 from rlhf_video.attention.problem import Problem
 
+MAX_KERNELS = 64
+"""Shapes, kinds of windows and grad modes that are compiled before a further one is an error."""
 MIN_HEAD_DIM = 16
 """Smallest head that Triton multiplies."""
 
@@ -61,6 +65,7 @@ class FlexBlocks:
             )
         return None
 
+    @torch.compiler.disable(reason="flex compiles its own kernel and builds its tables outside of the graph")
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> Tensor:
         """Return the output, (B, N, S, D)."""
         num_heads = query.shape[2]
@@ -80,5 +85,11 @@ def _eager_flex() -> Callable[..., Tensor]:
 
 @lru_cache(maxsize=1)
 def _compiled_flex() -> Callable[..., Tensor]:
-    """Return the compiled function; `fullgraph` makes a failure an error instead of the eager form's N x N scores."""
-    return torch.compile(_eager_flex(), fullgraph=True)
+    """Return the compiled function; `fullgraph` makes a failure an error instead of the eager form's N x N scores.
+
+    Shapes are constants of a kernel: with shapes left open, torch 2.13 writes C++ that does not compile.
+    """
+    options: dict[str, Any] = {}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:  # an older torch stops at 8
+        options["recompile_limit"] = MAX_KERNELS
+    return torch.compile(_eager_flex(), fullgraph=True, dynamic=False, **options)

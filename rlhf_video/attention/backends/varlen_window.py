@@ -65,9 +65,14 @@ class VarlenWindow:
         return restored(out.unflatten(0, (batch, num_tokens)), packed.order, num_heads)
 
 
-@lru_cache(maxsize=8)
+@torch.compiler.assume_constant_result
 def sequences(spec: WindowSpec, grid: Grid, num_heads: int, device: torch.device) -> Sequences:
     """Return the order of tokens in which windows are sequences, for a sliding `Band` or a `Local` window."""
+    return _sequences(spec, grid, num_heads, device)
+
+
+@lru_cache(maxsize=8)
+def _sequences(spec: WindowSpec, grid: Grid, num_heads: int, device: torch.device) -> Sequences:
     with torch.inference_mode(False):  # the tables outlive a roll-out, and training saves them
         if isinstance(spec, Band):
             tokens = torch.stack([tokens_in_order(grid, order) for order in spec.orders], dim=-1)
