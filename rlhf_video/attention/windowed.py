@@ -50,7 +50,7 @@ def windowed_attention(
             not, so that a roll-out and the training pass after it use the same one.
 
     Returns:
-        Shape (batch, tokens, heads, head_dim), in the type of `query`.
+        Shape (batch, tokens, heads, head_dim), in the type of `query`; under autocast in its type.
 
     Raises:
         ConfigError: The shapes do not fit, the window does not fit the grid, or the back-end is unknown, not installed,
@@ -59,9 +59,18 @@ def windowed_attention(
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale, needs_backward)
     _check(query, key, value, problem)
+    query, key, value = (_autocast(tensor) for tensor in (query, key, value))
     if spec.covers(grid):
         return dense_attention(query, key, value, problem)
     return _chosen(backend, query, problem)(query, key, value, problem)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """Return the tensor as torch's own attention takes it: norms leave queries and keys in float32, not values."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:

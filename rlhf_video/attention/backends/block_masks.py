@@ -152,9 +152,7 @@ def _block_mask(mask_mod: MaskMod, problem: Problem, device: torch.device) -> "B
     blocks = torch.cat(pairs).unflatten(0, (items, -1))[:, None]  # (items, 1, query blocks, key blocks)
     is_full = blocks == BLOCK * BLOCK
     partial, full = _listed((blocks > 0) & ~is_full), _listed(is_full)
-    return BlockMask.from_kv_blocks(
-        *partial, *full, BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(count, count)
-    )
+    return BlockMask.from_kv_blocks(*partial, *full, BLOCK_SIZE=BLOCK, mask_mod=mask_mod, seq_lengths=(count, count))
 
 
 def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:

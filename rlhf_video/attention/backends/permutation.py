@@ -68,6 +68,6 @@ class _Rows(torch.autograd.Function):
         return tensor.index_select(1, rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient, itself differentiable."""
         return _Rows.apply(gradient, ctx.inverse, ctx.rows), None, None

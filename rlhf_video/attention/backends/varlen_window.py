@@ -7,7 +7,7 @@ windows are sequences of their own, of different lengths where a shift cuts them
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ def _unsuitable_machine(query: Tensor, problem: Problem) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _varlen_attn() -> Callable[..., Tensor] | None:
+def _varlen_attn() -> Callable[..., Any] | None:
     """Return torch's function, or None in a torch without it."""
     try:
         from torch.nn.attention.varlen import varlen_attn

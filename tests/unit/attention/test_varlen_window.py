@@ -159,3 +159,12 @@ def test_machines_without_the_kernel_are_told_what_to_use(monkeypatch: pytest.Mo
 def test_torchs_own_function_takes_the_arguments_given_here(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = varlen_window._varlen_attn()
     assert refusal(monkeypatch, kernel, scale=0.1) is None
+
+
+@pytest.mark.usefixtures("_cpu_kernel")
+def test_autocast_gives_the_kernel_one_type() -> None:
+    query = torch.randn(1, GRID.num_tokens, 6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = windowed_attention(query, query, query.bfloat16(), GRID, Band(chunk=0), backend="varlen")
+        stock = functional.scaled_dot_product_attention(query, query, query)
+    assert mixed.dtype == stock.dtype == torch.bfloat16
