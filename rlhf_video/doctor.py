@@ -25,7 +25,7 @@ KERNEL_PACKAGES = {  # distribution -> (what it is for, how to get it)
     "flash-attn-3": ("FlashAttention 3, Hopper GPUs", "build hopper/ of github.com/Dao-AILab/flash-attention"),
     "sageattention": ("quantised attention for inference, CUDA", "pip install sageattention"),
     "xformers": ("memory-efficient attention, CUDA", "pip install xformers"),
-    "natten": ("neighbourhood attention in 3-D windows, CUDA", "pip install natten"),
+    "natten": ("neighbourhood attention in 3-D windows, CUDA", "the wheel for your torch and CUDA: natten.org/install"),
     "kernels": ("prebuilt kernels from the Hub", "pip install kernels"),
 }
 SDPA_BACKENDS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH")
@@ -62,7 +62,7 @@ def examine() -> tuple[Section, ...]:
     return (
         Section(title="Versions", findings=(*_interpreter(), *_core_packages()), is_required=True),
         Section(title="Devices", findings=tuple(_devices())),
-        Section(title="Attention kernels", findings=(*_sdpa_backends(), *_kernel_packages())),
+        Section(title="Attention kernels", findings=(*_sdpa_backends(), windowed_attention(), *_kernel_packages())),
         Section(title="Extras", findings=tuple(_extras())),
         Section(title="Cached models", findings=tuple(cached_models(hub_cache()))),
     )
@@ -124,6 +124,16 @@ def cached_models(folder: Path) -> Iterator[Finding]:
         yield Finding(name=str(folder), status="info", detail="holds no model; assets/ needs none")
     for repo in sorted(models, key=lambda repo: repo.repo_id):
         yield Finding(name=repo.repo_id, status="ok", detail=f"{repo.size_on_disk / 1e9:.2f} GB in {repo.repo_path}")
+
+
+def windowed_attention() -> Finding:
+    """Say which back-ends of `rlhf_video.attention` can train here, and why the others cannot."""
+    from rlhf_video.attention.availability import backend_reasons
+
+    reasons = backend_reasons(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    able = ", ".join(name for name, reason in reasons.items() if reason is None)
+    others = "".join(f"; not {name}: {reason}" for name, reason in reasons.items() if reason is not None)
+    return Finding(name="windowed attention", status="ok", detail=f"{able} can train here{others}")
 
 
 def _requirements() -> list[Requirement]:

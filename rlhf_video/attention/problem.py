@@ -51,6 +51,8 @@ class Problem:
     text: Text | None
     scale: float
     """Factor on the scores."""
+    needs_backward: bool = False
+    """Whether gradients will be asked for."""
 
     @property
     def num_text(self) -> int:
@@ -93,6 +95,7 @@ class Backend(Protocol):
 
     name: str
     has_backward: bool
+    """Whether it has a backward pass anywhere; one that has it on some devices looks at `Problem.needs_backward`."""
 
     def unsuitable(self, query: Tensor, problem: Problem) -> str | None:
         """Return why this back-end cannot compute this call, with what to do, or None where it can."""

@@ -1,18 +1,27 @@
 """Windowed attention: one function, several back-ends, one result."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from rlhf_video.attention.backends.dense import dense_attention
+from rlhf_video.attention.backends.flex_blocks import FlexBlocks
 from rlhf_video.attention.backends.mask_oracle import MaskOracle
+from rlhf_video.attention.backends.natten_tiles import NattenTiles
 from rlhf_video.attention.backends.sdpa_span import SdpaSpan
+from rlhf_video.attention.backends.varlen_window import VarlenWindow
 from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Backend, Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (SdpaSpan(), MaskOracle())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (SdpaSpan(), VarlenWindow(), FlexBlocks(), NattenTiles(), MaskOracle())
+}
 """Name -> back-end, in the order in which "auto" asks them."""
+ONLY_BY_NAME = frozenset({"natten"})
+"""Back-ends that "auto" does not ask: a package whose presence should not change what a run computes."""
 
 
 def windowed_attention(
@@ -38,10 +47,11 @@ def windowed_attention(
         spec: Which keys a video token sees.
         text: Text tokens in the sequence; None where there are none (cross-attention models).
         scale: Factor on the scores; None is head_dim ** -0.5.
-        backend: A name of `BACKENDS`, or "auto": the first that can compute this call.
+        backend: A name of `BACKENDS`, or "auto": the first that can compute this call and its gradient, asked for or
+            not, so that a roll-out and the training pass after it use the same one.
 
     Returns:
-        Shape (batch, tokens, heads, head_dim), in the type of `query`.
+        Shape (batch, tokens, heads, head_dim), in the type of `query`; under autocast in its type.
 
     Raises:
         ConfigError: The shapes do not fit, the window does not fit the grid, or the back-end is unknown, not installed,
@@ -51,8 +61,16 @@ def windowed_attention(
     _check(query, key, value, problem)
     spec.check(grid)
     if spec.covers(grid):
-        return dense_attention(query, key, value, problem)
-    return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
+        return dense_attention(*(_autocast(tensor) for tensor in (query, key, value)), problem)
+    return attend_in_windows(query, key, value, problem, backend=backend)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """Return the tensor as torch's own attention takes it: norms leave queries and keys in float32, not values."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
 
 
 def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, problem: Problem, *, backend: str) -> Tensor:
@@ -61,7 +79,10 @@ def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, problem: Proble
     A model's layers ask that once for each grid, outside of code that torch.compile traces.
     """
     _check(query, key, value, problem)
-    return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
+    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    problem = replace(problem, needs_backward=needs_backward)
+    query, key, value = (_autocast(tensor) for tensor in (query, key, value))
+    return _chosen(backend, query, problem)(query, key, value, problem)
 
 
 def check_backend(name: str) -> None:
@@ -87,23 +108,22 @@ def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
         raise ConfigError(f"The text mask counts {len(problem.text.valid)} items, the batch has {len(query)}.")
 
 
-def _chosen(name: str, tensors: tuple[Tensor, Tensor, Tensor], problem: Problem) -> Backend:
-    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-    def reason(backend: Backend) -> str | None:
-        if needs_backward and not backend.has_backward:
-            return "it has no backward pass: use torch.no_grad() or another back-end, a gradient would be lost silently"
-        return backend.unsuitable(tensors[0], problem)
-
+def _chosen(name: str, query: Tensor, problem: Problem) -> Backend:
     if name == "auto":
         reasons = {}
-        for candidate in BACKENDS.values():
-            reasons[candidate.name] = reason(candidate)
+        for candidate in (backend for backend in BACKENDS.values() if backend.name not in ONLY_BY_NAME):
+            reasons[candidate.name] = _reason(candidate, query, replace(problem, needs_backward=True))
             if reasons[candidate.name] is None:
                 return candidate
         listed = "; ".join(f"{candidate}: {why}" for candidate, why in reasons.items())
         raise ConfigError(f"No attention back-end can compute {problem.spec} on the grid {problem.grid}: {listed}.")
     check_backend(name)
-    if (why := reason(BACKENDS[name])) is not None:
+    if (why := _reason(BACKENDS[name], query, problem)) is not None:
         raise ConfigError(f"backend='{name}' cannot compute this attention: {why}.")
     return BACKENDS[name]
+
+
+def _reason(backend: Backend, query: Tensor, problem: Problem) -> str | None:
+    if problem.needs_backward and not backend.has_backward:
+        return "it has no backward pass: use torch.no_grad() or another back-end, a gradient would be lost silently"
+    return backend.unsuitable(query, problem)

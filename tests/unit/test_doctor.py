@@ -10,6 +10,9 @@ from packaging.requirements import Requirement
 
 from rewards.registry import available
 from rlhf_video import cli, doctor
+from rlhf_video.attention.availability import backend_reasons
+from rlhf_video.attention.backends import natten_tiles
+from rlhf_video.attention.windowed import BACKENDS
 from rlhf_video.doctor import Finding, Section
 
 
@@ -39,6 +42,25 @@ def test_json_form_holds_the_same_sections(capsys: pytest.CaptureFixture[str]) -
     ]
     names = {finding["name"] for section in sections for finding in section["findings"]}
     assert {"torch", "sdpa math", "flex_attention", "flash-attn", "natten", "deepspeed", "arena", "cpu"} <= names
+
+
+def test_one_line_says_which_attention_back_ends_train_here_and_why_others_do_not() -> None:
+    (kernels,) = (section for section in doctor.examine() if section.title == "Attention kernels")
+    (found,) = (finding for finding in kernels.findings if finding.name == "windowed attention")
+    reasons = backend_reasons(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert set(reasons) == set(BACKENDS)
+    able, _, others = found.detail.partition(" can train here")
+    assert found.status == "ok" and able.split(", ") == [name for name, reason in reasons.items() if reason is None]
+    assert all(f"not {name}: {reason}" in others for name, reason in reasons.items() if reason is not None)
+
+
+def test_on_the_cpu_the_reason_is_the_device_or_the_package_and_not_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(natten_tiles, "_natten", lambda: "natten is not installed")
+    reasons = backend_reasons(torch.device("cpu"))
+    assert reasons["mask"] is None
+    assert "runs on CUDA" in str(reasons["varlen"])
+    assert "no backward pass on the CPU" in str(reasons["flex"])
+    assert reasons["natten"] == "natten is not installed"
 
 
 def test_every_extra_is_either_complete_or_comes_with_its_command() -> None:
