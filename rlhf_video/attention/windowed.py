@@ -61,7 +61,7 @@ def windowed_attention(
     _check(query, key, value, problem)
     spec.check(grid)
     if spec.covers(grid):
-        return dense_attention(*(_autocast(tensor) for tensor in (query, key, value)), problem)
+        return dense_attention(_autocast(query), _autocast(key), _autocast(value), problem)
     return attend_in_windows(query, key, value, problem, backend=backend)
 
 
@@ -81,7 +81,7 @@ def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, problem: Proble
     _check(query, key, value, problem)
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     problem = replace(problem, needs_backward=needs_backward)
-    query, key, value = (_autocast(tensor) for tensor in (query, key, value))
+    query, key, value = _autocast(query), _autocast(key), _autocast(value)
     return _chosen(backend, query, problem)(query, key, value, problem)
 
 
