@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,7 +24,7 @@ class Geometry:
     grid: Grid
     num_heads: int
     head_dim: int
-    windows: dict[str, WindowSpec] = field(hash=False)
+    windows: dict[str, WindowSpec]
     num_text: int = 0
     """Text tokens in the sequence, all real."""
     text_position: Literal["first", "last"] = "last"

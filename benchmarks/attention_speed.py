@@ -179,7 +179,7 @@ def measure(geometry: Geometry, settings: Settings) -> Report:
             if not settings.windows or any(part in name for part in settings.windows):
                 report.windows[name] = measure_window(spec, report, settings)
                 settings = replace(settings, backends=tuple(one for one in settings.backends if one != "mask"))
-    report.clocks = clocks() if settings.device.type == "cuda" else ""
+    report.clocks = clocks() if settings.device.type == "cuda" and settings.ready else ""
     return report
 
 
@@ -193,8 +193,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), help=f"all; on a CPU {' and '.join(ON_CPU)}")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"), help="bfloat16 on a GPU, "
                         "float32 and bfloat16 on a CPU by default")  # fmt: skip
-    parser.add_argument("--rounds", type=int, help="that count: 30 on a GPU (the median), 4 on a CPU (the fastest)")
-    parser.add_argument("--warm-ups", type=int, help="rounds before them: 10 on a GPU, 1 on a CPU")
+    parser.add_argument("--rounds", type=int, help="that count: 30 on a GPU (the median), 3 on a CPU (the fastest)")
+    parser.add_argument("--warm-ups", type=int, help="rounds before them: 10 on a GPU, 0 on a CPU; a first "
+                        "call that never counts finds out what can run")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a tiny grid, one round")
     parser.add_argument("--markdown", type=Path, help="file to put the tables into, between marks")
     parser.add_argument("--json", type=Path, help="file for all numbers")
@@ -216,8 +217,8 @@ def main() -> None:
             settings = Settings(
                 device=device,
                 dtype=getattr(torch, dtype),
-                rounds=flags.rounds or (1 if flags.quick else 30 if on_gpu else 4),
-                warm_ups=1 if flags.warm_ups is None and (flags.quick or not on_gpu) else (flags.warm_ups or 10),
+                rounds=flags.rounds or (1 if flags.quick else 30 if on_gpu else 3),
+                warm_ups=(10 if on_gpu and not flags.quick else 0) if flags.warm_ups is None else flags.warm_ups,
                 backends=tuple(flags.backends or (BACKENDS if on_gpu else [one for one in ON_CPU if one in BACKENDS])),
                 windows=tuple(flags.windows),
             )
