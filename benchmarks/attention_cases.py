@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rlhf_video.attention import AXIS_ORDERS, Band, Grid, Local, Text, Tile, WindowSpec
+from rlhf_video.attention import AXIS_ORDERS, Band, Grid, Local, Text, Tile, WindowSpec, preset_plan
 from rlhf_video.attention.grid import positions_in_order
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -74,41 +74,42 @@ def _small_windows() -> dict[str, WindowSpec]:
         windows[f"band {chunk:g} + {halo:g} frames, fhw"] = Band(("fhw",), chunk, halo)
         windows[f"band {chunk:g} + {halo:g} frames, six orders"] = Band(AXIS_ORDERS, chunk, halo)
     for tile, box in (((4, 8, 8), (1, 3, 3)), ((8, 8, 8), (1, 3, 3)), ((2, 8, 8), (3, 3, 3))):
-        windows[f"tile {'x'.join(map(str, tile))}, box {'x'.join(map(str, box))}"] = Tile(tile, box)
+        windows[f"tile {_sizes(tile)}, box {_sizes(box)}"] = Tile(tile, box)
     return windows
 
 
-def _model_windows(local: tuple[int, int, int], tile: tuple[int, int, int], box: tuple[int, int, int]) -> dict:
-    """Return the windows of a real model's grid."""
-    shift = (local[0] // 2, local[1] // 2, local[2] // 2)
+def _model_windows(grid: Grid, small: tuple[int, int, int]) -> dict[str, WindowSpec]:
+    """Return the windows of a real model's grid: those of the presets, EasyAnimate's own, and a smaller local one."""
+    plain, shifted = preset_plan("local_shift", num_layers=4, num_heads=1, grid=grid).layers[1:3]
+    tile = preset_plan("tile3", num_layers=1, num_heads=1, grid=grid).layers[0]
+    assert isinstance(plain, Local) and isinstance(tile, Tile)
     return {
-        "band 1 + 0.5 frames, six orders": Band(),
+        "band 1 + 0.5 frames, six orders (hybrid_middle)": Band(),
         "sliding band, 1 frame each way, six orders": Band(chunk=0, halo=1.0),
-        f"local {'x'.join(map(str, local))}": Local(local),
-        f"local {'x'.join(map(str, local))}, shifted by half": Local(local, shift=shift),
-        f"tile {'x'.join(map(str, tile))}, box {'x'.join(map(str, box))}": Tile(tile, box),
+        f"local {_sizes(plain.window)} (local_shift)": plain,
+        f"local {_sizes(plain.window)}, shifted by half (local_shift)": shifted,
+        f"local {_sizes(small)}": Local(small),
+        f"tile {_sizes(tile.tile)}, box {_sizes(tile.box)} (tile3)": tile,
     }
 
 
+def _sizes(sizes: tuple[int, int, int]) -> str:
+    return "x".join("all" if size == 0 else str(size) for size in sizes)
+
+
 def geometries() -> dict[str, Geometry]:
-    """Return all geometries by name; tiles and windows divide their grids."""
-    small, wan_480p, wan_720p = Grid(8, 32, 32), Grid(21, 30, 52), Grid(21, 45, 80)
-    at_480p = _model_windows((7, 15, 26), (3, 6, 13), (3, 3, 3))
-    at_720p = _model_windows((7, 15, 40), (3, 9, 16), (3, 3, 3))
+    """Return all geometries by name; their windows divide their grids."""
+    wan_480p, wan_720p, hunyuan, cogvideox = Grid(21, 30, 52), Grid(21, 45, 80), Grid(33, 45, 80), Grid(13, 30, 45)
+    at_480p, at_720p = _model_windows(wan_480p, (7, 15, 26)), _model_windows(wan_720p, (7, 15, 40))
     known = [
-        Geometry("small", small, 4, 64, _small_windows()),
+        Geometry("small", Grid(8, 32, 32), 4, 64, _small_windows()),
         Geometry("wan-1.3b-480p", wan_480p, 12, 128, at_480p),
         Geometry("wan-1.3b-720p", wan_720p, 12, 128, at_720p),
         Geometry("wan-14b-480p", wan_480p, 40, 128, at_480p),
         Geometry("wan-14b-720p", wan_720p, 40, 128, at_720p),
-        Geometry(
-            "hunyuan-720p", Grid(33, 45, 80), 24, 128, _model_windows((11, 15, 40), (3, 9, 16), (3, 3, 3)), num_text=256
-        ),
-        Geometry(
-            "cogvideox", Grid(13, 30, 45), 48, 64, _model_windows((13, 10, 15), (1, 15, 15), (5, 2, 2)),
-            num_text=226, text_position="first",
-        ),
-    ]  # fmt: skip
+        Geometry("hunyuan-720p", hunyuan, 24, 128, _model_windows(hunyuan, (11, 15, 40)), num_text=256),
+        Geometry("cogvideox", cogvideox, 48, 64, _model_windows(cogvideox, (13, 10, 15)), 226, "first"),
+    ]
     return {geometry.name: geometry for geometry in known}
 
 
