@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rlhf_video.attention import AXIS_ORDERS, Band, Grid, Local, Text, Tile, WindowSpec, preset_plan
 from rlhf_video.attention.grid import positions_in_order
 
+SMALL = Grid(8, 32, 32)
+"""The CPU's grid."""
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -74,7 +76,7 @@ def _small_windows() -> dict[str, WindowSpec]:
         windows[f"band {chunk:g} + {halo:g} frames, fhw"] = Band(("fhw",), chunk, halo)
         windows[f"band {chunk:g} + {halo:g} frames, six orders"] = Band(AXIS_ORDERS, chunk, halo)
     for tile, box in (((4, 8, 8), (1, 3, 3)), ((8, 8, 8), (1, 3, 3)), ((2, 8, 8), (3, 3, 3))):
-        windows[f"tile {_sizes(tile)}, box {_sizes(box)}"] = Tile(tile, box)
+        windows[f"tile {_sizes(tile, SMALL)}, box {_sizes(box, SMALL)}"] = Tile(tile, box)
     return windows
 
 
@@ -86,15 +88,16 @@ def _model_windows(grid: Grid, small: tuple[int, int, int]) -> dict[str, WindowS
     return {
         "band 1 + 0.5 frames, six orders (hybrid_middle)": Band(),
         "sliding band, 1 frame each way, six orders": Band(chunk=0, halo=1.0),
-        f"local {_sizes(plain.window)} (local_shift)": plain,
-        f"local {_sizes(plain.window)}, shifted by half (local_shift)": shifted,
-        f"local {_sizes(small)}": Local(small),
-        f"tile {_sizes(tile.tile)}, box {_sizes(tile.box)} (tile3)": tile,
+        f"local {_sizes(plain.window, grid)} (local_shift)": plain,
+        f"local {_sizes(plain.window, grid)}, shifted by half (local_shift)": shifted,
+        f"local {_sizes(small, grid)}": Local(small),
+        f"tile {_sizes(tile.tile, grid)}, box {_sizes(tile.box, grid)} (tile3)": tile,
     }
 
 
-def _sizes(sizes: tuple[int, int, int]) -> str:
-    return "x".join("all" if size == 0 else str(size) for size in sizes)
+def _sizes(sizes: tuple[int, int, int], grid: Grid) -> str:
+    """Return three sizes as a text; 0 is the whole axis."""
+    return "x".join(str(size or whole) for size, whole in zip(sizes, grid, strict=True))
 
 
 def geometries() -> dict[str, Geometry]:
@@ -102,7 +105,7 @@ def geometries() -> dict[str, Geometry]:
     wan_480p, wan_720p, hunyuan, cogvideox = Grid(21, 30, 52), Grid(21, 45, 80), Grid(33, 45, 80), Grid(13, 30, 45)
     at_480p, at_720p = _model_windows(wan_480p, (7, 15, 26)), _model_windows(wan_720p, (7, 15, 40))
     known = [
-        Geometry("small", Grid(8, 32, 32), 4, 64, _small_windows()),
+        Geometry("small", SMALL, 4, 64, _small_windows()),
         Geometry("wan-1.3b-480p", wan_480p, 12, 128, at_480p),
         Geometry("wan-1.3b-720p", wan_720p, 12, 128, at_720p),
         Geometry("wan-14b-480p", wan_480p, 40, 128, at_480p),
