@@ -194,7 +194,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--windows", nargs="+", default=[], help="only windows whose name contains one of these")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), help=f"all; on a CPU {' and '.join(ON_CPU)}")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"), help="bfloat16 on a GPU, "
-                        "float32 and bfloat16 on a CPU by default")  # fmt: skip
+                        "float32 on a CPU by default")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="that count: 30 on a GPU (the median), 3 on a CPU (the fastest)")
     parser.add_argument("--warm-ups", type=int, help="rounds before them: 10 on a GPU, 0 on a CPU; a first "
                         "call that never counts finds out what can run")  # fmt: skip
