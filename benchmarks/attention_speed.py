@@ -121,7 +121,7 @@ def measure_dense(geometry: Geometry, settings: Settings) -> list[Result]:
     kernels = dense_kernels(settings.device)
     results = {name: Result(name) for name in (*kernels, *(["FA3"] if settings.device.type == "cuda" else []))}
     if not settings.ready:
-        return [Result(", ".join(results), why_not=dict.fromkeys(DIRECTIONS, NO_GPU))]
+        return [Result("; ".join(results), why_not=dict.fromkeys(DIRECTIONS, NO_GPU))]
     tensors = geometry.tensors(settings.dtype, settings.device)
     for direction in DIRECTIONS:
         contest(dict(kernels), results, direction, tensors, settings)
@@ -137,7 +137,7 @@ def measure_dense(geometry: Geometry, settings: Settings) -> list[Result]:
 def measure_window(spec: WindowSpec, report: Report, settings: Settings) -> list[Result]:
     """Time every back-end on one window, in turns with the fastest dense kernel of each direction."""
     if not settings.ready:
-        return [Result(", ".join(settings.backends), why_not=dict.fromkeys(DIRECTIONS, NO_GPU))]
+        return [Result("; ".join(settings.backends), why_not=dict.fromkeys(DIRECTIONS, NO_GPU))]
     geometry, results = report.geometry, {name: Result(name) for name in settings.backends}
     tensors = geometry.tensors(settings.dtype, settings.device)
     attends: dict[str, Attend] = {}
