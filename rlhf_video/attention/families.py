@@ -105,12 +105,8 @@ def find_transformer(model: nn.Module) -> tuple[Any, Family]:
     Raises:
         ConfigError: There is none, or more than one.
     """
-    found = [
-        (module, FAMILIES[name])
-        for module in model.modules()
-        for name in (cls.__name__ for cls in type(module).__mro__)
-        if name in FAMILIES
-    ]
+    families = ((module, _family_of(module)) for module in model.modules())
+    found = [(module, family) for module, family in families if family is not None]
     if len(found) == 1:
         return found[0]
     if found:
@@ -121,3 +117,8 @@ def find_transformer(model: nn.Module) -> tuple[Any, Family]:
         f"Attention plans know no {type(model).__name__}. Known transformers: {', '.join(FAMILIES)}, plain or inside a "
         "DDP or PEFT wrapper."
     )
+
+
+def _family_of(module: nn.Module) -> Family | None:
+    names = (cls.__name__ for cls in type(module).__mro__)
+    return next((FAMILIES[name] for name in names if name in FAMILIES), None)

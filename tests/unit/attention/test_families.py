@@ -97,8 +97,9 @@ def test_transformer_is_found_in_wrappers_and_subclasses() -> None:
     assert find_transformer(nn.Sequential(model)) == (model, family)
     assert find_transformer(get_peft_model(model, LoraConfig(r=1, target_modules=["to_q"]))) == (model, family)
     copied = copy.deepcopy(model)
-    copied.__class__ = type("ShardedWan", (type(model),), {})
-    assert find_transformer(copied) == (copied, family)
+    for name in ("ShardedWan", "WanTransformer3DModel"):
+        copied.__class__ = type(name, (type(model),), {})
+        assert find_transformer(copied) == (copied, family)
 
 
 def test_unknown_and_several_transformers_are_refused() -> None:
