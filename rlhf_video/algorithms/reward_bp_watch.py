@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rewards.composite import Normalisation
+from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
-from rlhf_video.algorithms.reward_bp_learner import AdapterState, Learner
 from rlhf_video.algorithms.reward_bp_setup import World
 from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import Run
