@@ -30,8 +30,8 @@ class ListedClip:
         video = read_video(self.file)[0]
         if tuple(video.shape) != shape:
             raise DataError(
-                f"{field}: '{self.file}' has shape {tuple(video.shape)} (frames, channels, height, width), the sampling "
-                f"size is {shape}: make the clips and the section `sampling` agree."
+                f"{field}: '{self.file}' has shape {tuple(video.shape)} (frames, channels, height, width), the "
+                f"sampling size is {shape}: make the clips and the section `sampling` agree."
             )
         return video
 
