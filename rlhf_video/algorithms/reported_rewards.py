@@ -1,9 +1,16 @@
 """Scores that a run reports without training on them: held-out rewards, a judge, and what the guards read."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rewards import registry
 from rewards.base import Reward
 from rlhf_video.algorithms.config_sections import RewardTermConfig
 from rlhf_video.errors import ConfigError
-from rlhf_video.validation import GuardConfig
+from rlhf_video.validation import Clips, GuardConfig, Scores, diversity_scores, join_scores, score_clips
+from rlhf_video.validation.report_views import Role
 
 GUARD_REWARDS = ("frame_difference", "saturation")
 """Weightless rewards that the guards read at every validation."""
@@ -43,3 +50,46 @@ def check_keys(terms: tuple[RewardTermConfig, ...]) -> None:
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(f"Two rewards are called '{key}': give one of them another 'label'.")
+
+
+@dataclass(frozen=True)
+class ReportedRewards:
+    """Rewards of a run that trains on none of them."""
+
+    rewards: Mapping[str, Reward]
+    """All that validation computes, the guards' included, by their key in tables."""
+    judge_scores: tuple[str, ...]
+    """Score names "key/dimension" of the judge."""
+    held_out_scores: tuple[str, ...]
+    """The same for the other rewards."""
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Score name -> role in a report, the judge first."""
+        return {**dict.fromkeys(self.judge_scores, "judge"), **dict.fromkeys(self.held_out_scores, "held-out")}
+
+    @classmethod
+    def build(
+        cls, entries: Sequence[RewardTermConfig], judge: RewardTermConfig | None, guards: GuardConfig
+    ) -> "ReportedRewards":
+        """Build every reward.
+
+        Raises:
+            RewardError: A name or an option is unknown, or weights are missing.
+            ConfigError: A dimension is unknown.
+        """
+        judges = [judge] if judge is not None else []
+        rewards = {entry.key: registry.build(entry.name, **entry.options) for entry in (*judges, *entries)}
+        for name, options in guard_rewards(guards).items():
+            if name not in rewards:
+                rewards[name] = registry.build(name, **options)
+        names = [
+            tuple(name for entry in group for name in score_names(entry, rewards[entry.key]))
+            for group in (judges, entries)
+        ]
+        return cls(rewards, *names)
+
+    def score(self, clips: Clips, *, fps: float, batch: int, device: torch.device) -> Scores:
+        """Return every score of every clip, the diversity of each prompt's clips too."""
+        scores = score_clips(clips, self.rewards, fps=fps, batch=batch, device=device)
+        return join_scores([scores, diversity_scores(clips)])
