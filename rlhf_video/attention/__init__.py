@@ -1,5 +1,6 @@
 """Windowed attention that trains: windows, plans, the operator, and how they are put on a model."""
 
+from rlhf_video.attention.apply import PlanHandle, apply_attention_plan, find_plan
 from rlhf_video.attention.band_window import Band
 from rlhf_video.attention.box_windows import Local, Tile
 from rlhf_video.attention.config import AttentionConfig
@@ -22,9 +23,12 @@ __all__ = [
     "Full",
     "Grid",
     "Local",
+    "PlanHandle",
     "Text",
     "Tile",
     "WindowSpec",
+    "apply_attention_plan",
+    "find_plan",
     "plan_band",
     "plan_local",
     "plan_tile",

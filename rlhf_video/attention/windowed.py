@@ -5,12 +5,13 @@ from torch import Tensor
 
 from rlhf_video.attention.backends.dense import dense_attention
 from rlhf_video.attention.backends.mask_oracle import MaskOracle
+from rlhf_video.attention.backends.sdpa_span import SdpaSpan
 from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Backend, Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (MaskOracle(),)}
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (SdpaSpan(), MaskOracle())}
 """Name -> back-end, in the order in which "auto" asks them."""
 
 
@@ -53,6 +54,16 @@ def windowed_attention(
     return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
 
 
+def check_backend(name: str) -> None:
+    """Refuse a name that is neither "auto" nor in `BACKENDS`.
+
+    Raises:
+        ConfigError: Lists the names.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
+
+
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
     if query.ndim != 4 or not query.shape == key.shape == value.shape:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, key, value))
@@ -83,8 +94,7 @@ def _chosen(name: str, tensors: tuple[Tensor, Tensor, Tensor], problem: Problem)
                 return candidate
         listed = "; ".join(f"{candidate}: {why}" for candidate, why in reasons.items())
         raise ConfigError(f"No attention back-end can compute {problem.spec} on the grid {problem.grid}: {listed}.")
-    if name not in BACKENDS:
-        raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
+    check_backend(name)
     if (why := reason(BACKENDS[name])) is not None:
         raise ConfigError(f"backend='{name}' cannot compute this attention: {why}.")
     return BACKENDS[name]

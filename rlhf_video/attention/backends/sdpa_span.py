@@ -1,0 +1,209 @@
+"""Windows as batches of small dense attentions: exact, without a mask, on every device, with its own backward.
+
+Queries that share keys are gathered into a group, their keys beside them, and one dense kernel computes all groups.
+Kept for backward are q, k, v, the output and its log-sum-exp, as dense attention keeps them: backward gathers again.
+It is one custom operator, so that torch.compile sees neither index tables nor loops.
+Letters: B batch, N tokens, S heads, D head_dim; n groups, c tokens of a group (`span_layout` tells what rows are).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rlhf_video.attention.backends.span_kernels import KERNELS, choose_kernel, lse_dtype
+from rlhf_video.attention.backends.span_layout import SpanLayout
+from rlhf_video.attention.band_window import Band
+from rlhf_video.attention.grid import Grid
+from rlhf_video.attention.problem import Problem, Text
+from rlhf_video.attention.window_spec import WindowSpec
+from rlhf_video.attention.windows import window_from_json
+
+
+class SdpaSpan:
+    """Computes each group of queries with its keys."""
+
+    has_backward = True
+
+    def __init__(self, name: str = "sdpa_span", *, kernel: str | None = None) -> None:
+        """Name the back-end.
+
+        Args:
+            name: Its name in `BACKENDS`.
+            kernel: A name of `KERNELS`; None picks by device, type and head_dim.
+        """
+        self.name = name
+        self.kernel = kernel
+
+    def unsuitable(self, query: Tensor, problem: Problem) -> str | None:
+        """Refuse windows that slide token by token, and what a kernel named by the user refuses."""
+        if isinstance(problem.spec, Band) and problem.spec.slides:
+            return (
+                "chunk=0 slides token by token, so that no two queries share their keys: use a chunk (chunk=1, "
+                "halo=0.5 has EasyAnimate's density), or one of the back-ends varlen, flex, mask"
+            )
+        return KERNELS[self.kernel].unsuitable(query) if self.kernel is not None else None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> Tensor:
+        """Return the output, (B, N, S, D); under autocast in its type, as torch's attention does."""
+        device = query.device.type
+        if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        sizes, text = [*problem.grid], problem.text
+        if text is not None:
+            sizes += [text.length, int(text.position == "first"), *(text.valid or ())]
+        kernel = choose_kernel(query) if self.kernel is None else self.kernel
+        out, _ = _forward(query, key, value, _describe(problem.spec), sizes, kernel, problem.scale)
+        return out
+
+
+@torch.compiler.assume_constant_result  # compiled code guards on the window and keeps the text
+def _describe(spec: WindowSpec) -> str:
+    return _json_of(spec)
+
+
+@lru_cache(maxsize=64)
+def _json_of(spec: WindowSpec) -> str:
+    return json.dumps(spec.to_json())
+
+
+@lru_cache(maxsize=64)
+def _window_of(text: str) -> WindowSpec:
+    return window_from_json(json.loads(text))
+
+
+def _problem(spec: str, sizes: Sequence[int], scale: float) -> Problem:
+    """Read what `SdpaSpan` wrote: grid (3), and where there is text its length, whether it is first, valid counts."""
+    text = None
+    if len(sizes) > 3:
+        text = Text(sizes[3], "first" if sizes[4] else "last", tuple(sizes[5:]) or None)
+    return Problem(Grid(*sizes[:3]), _window_of(spec), text, scale)
+
+
+def _layouts(query: Tensor, problem: Problem) -> Iterator[tuple[slice, SpanLayout]]:
+    """Yield batch items of one layout: all at once, or one by one where their texts differ in length."""
+    valid = problem.text.valid if problem.text is not None else None
+    counts = [problem.num_text] if valid is None else list(valid)
+    if len(set(counts)) == 1:
+        counts = counts[:1]
+    size = len(query) // len(counts)
+    for first, count in zip(range(0, len(query), size), counts, strict=True):
+        yield slice(first, first + size), SpanLayout(problem, query.shape[2], num_valid=count, device=query.device)
+
+
+def _gather(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of (B, N, S, D) or (B, N, S), heads first: (B * n, S, c, D) or (B * n, S, c)."""
+    batch, num_tokens, heads, *rest = tensor.shape
+    groups, count, runs = rows.shape
+    gathered = tensor.reshape(batch, num_tokens * runs, -1).index_select(1, rows.flatten())
+    return gathered.view(batch * groups, count, heads, *rest).transpose(1, 2)
+
+
+def _as_rows(tensor: Tensor, rows: Tensor, batch: int) -> Tensor:
+    """Return the inverse view of `_gather`, (B, rows, numbers of a row)."""
+    return tensor.transpose(1, 2).reshape(batch, rows.numel(), -1)
+
+
+def _put(target: Tensor, rows: Tensor, source: Tensor) -> None:
+    """Write what `_gather` would read; `target` is contiguous."""
+    batch, num_tokens = target.shape[:2]
+    flat = target.view(batch, num_tokens * rows.shape[-1], -1)
+    flat.index_copy_(1, rows.flatten(), _as_rows(source, rows, batch))
+
+
+def _add(target: Tensor, rows: Tensor, source: Tensor) -> None:
+    """Add to what `_gather` would read, in the type of `target`, which is contiguous; rows may repeat."""
+    batch, num_tokens = target.shape[:2]
+    flat = target.view(batch, num_tokens * rows.shape[-1], -1)
+    flat.index_add_(1, rows.flatten(), _as_rows(source, rows, batch).to(target.dtype))
+
+
+@torch.library.custom_op("rlhf_video::span_attention", mutates_args=())
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, spec: str, sizes: Sequence[int], kernel: str, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return the output, (B, N, S, D), and its log-sum-exp, (B, N, S)."""
+    out = query.new_empty(query.shape)
+    lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
+    for items, layout in _layouts(query, _problem(spec, sizes, scale)):
+        for queries, keys in layout.slices():
+            gathered = _gather(query[items], queries), _gather(key[items], keys), _gather(value[items], keys)
+            some_out, some_lse = KERNELS[kernel].forward(*gathered, scale)
+            _put(out[items], queries, some_out)
+            _put(lse[items], queries, some_lse)
+    return out, lse
+
+
+@torch.library.custom_op("rlhf_video::span_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    spec: str,
+    sizes: Sequence[int],
+    kernel: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value.
+
+    A key's gradient is a sum over groups (up to 27 tiles; every group for text): half precision sums in float32, or
+    each addition would round to 8 bits and small terms would be lost.
+    """
+    total = lse_dtype(key.dtype)
+    dq = query.new_empty(query.shape)
+    dk, dv = (key.new_zeros(key.shape, dtype=total) for _ in range(2))
+    for items, layout in _layouts(query, _problem(spec, sizes, scale)):
+        for queries, keys in layout.slices():
+            some_grad, some_q, some_out, some_lse = (_gather(t[items], queries) for t in (grad, query, out, lse))
+            some_k, some_v = _gather(key[items], keys), _gather(value[items], keys)
+            grads = KERNELS[kernel].backward(some_grad, some_q, some_k, some_v, some_out, some_lse, scale)
+            _put(dq[items], queries, grads[0])
+            _add(dk[items], keys, grads[1])
+            _add(dv[items], keys, grads[2])
+    return dq, dk.to(key.dtype), dv.to(value.dtype)
+
+
+@_forward.register_fake
+def _forward_fake(
+    query: Tensor, key: Tensor, value: Tensor, spec: str, sizes: Sequence[int], kernel: str, scale: float
+) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
+
+
+@_backward.register_fake
+def _backward_fake(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    spec: str,
+    sizes: Sequence[int],
+    kernel: str,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def _keep(
+    ctx: torch.autograd.function.FunctionCtx,
+    inputs: tuple[Tensor, Tensor, Tensor, str, Sequence[int], str, float],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    query, key, value, *ctx.settings = inputs  # type: ignore[attr-defined]
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradients(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None  # type: ignore[attr-defined]
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
