@@ -8,12 +8,24 @@ import torch
 from torch import Tensor
 
 from rlhf_video.algorithms.config_sections import SamplingConfig
+from rlhf_video.attention import AttentionConfig
 from rlhf_video.backbones import VideoBackbone, VideoShape
+from rlhf_video.data import sha256_file
 from rlhf_video.diffusion.samplers import VelocityFunction, sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.lora import adapter_off, adapter_scale
 from rlhf_video.runtime import Distribution, generator_for
 from rlhf_video.validation import Clips
+
+
+def attention_file_sha256(attention: AttentionConfig) -> str | None:
+    """Return the sha256 of an attention plan's file, which a config alone does not fix; None without a file."""
+    return None if attention.file is None else sha256_file(attention.file)
+
+
+def clip_shape(sampling: SamplingConfig, batch: int) -> VideoShape:
+    """Return the clip size of a run."""
+    return VideoShape(batch=batch, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
 
 
 def sampler_shift(sampling: SamplingConfig, backbone: VideoBackbone) -> float:
@@ -51,8 +63,7 @@ class ClipMaker:
 
     def shape(self, batch: int) -> VideoShape:
         """Return the clip size of the run; a size that does not fit raises ConfigError."""
-        size = self.sampling
-        shape = VideoShape(batch=batch, frames=size.num_frames, height=size.height, width=size.width)
+        shape = clip_shape(self.sampling, batch)
         self.backbone.spec.latent_shape(shape)  # raises where it does not fit
         return shape
 

@@ -7,6 +7,7 @@ adapter runs share their noise, and `torch.Generator().manual_seed(seed)` makes 
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from rlhf_video.attention import AttentionConfig, AttentionPlan
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone, meta_backbone
 from rlhf_video.data import PromptSuite, load_prompts, sha256_file, write_atomic, write_video
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
-from rlhf_video.lora import adapter_scale, load_adapter
+from rlhf_video.lora import adapter_scale, load_adapter, read_adapter_metadata, recorded_attention
 from rlhf_video.lora.files import adapter_sha256
 from rlhf_video.runtime.seeding import generator_for
 from rlhf_video.settings import changed_fields
@@ -44,6 +46,9 @@ class GenerateConfig:
     """Adapter folder; null generates with the base."""
     adapter_scale: float = 1.0
     """Strength of the adapter: 0 is the base, 1 as trained; the adapter's card recommends one."""
+    attention: AttentionConfig | None = None
+    """Attention plan; null takes the one that the adapter was trained under, dense without an adapter. Another plan than
+    the adapter's is used with a warning."""
     clips_per_prompt: int = 1
     """Clips of each prompt, with different noise."""
     seed: int = 0
@@ -119,12 +124,13 @@ def generate(config: GenerateConfig, *, show_progress: bool = True) -> Path:
     suite = load_prompts(config.prompts)
     clips = list(_plan(config, suite))
     manifest = config.output_dir / MANIFEST
-    facts = _facts(config, suite)
+    plan = _attention_plan(config)
+    facts = _facts(config, suite, plan)
     done = _verified(manifest, facts, clips)
     todo = [batch for batch in _batches(clips, config.batch_size) if any(clip.file not in done for clip in batch)]
     logger.info("%d of %d clips are there, %d batches to go", len(done), len(clips), len(todo))
     if todo:
-        backbone = _load(config)
+        backbone = _load(config, plan)
         for batch in tqdm(todo, unit="batch", disable=None if show_progress else True):
             done |= _make(config, backbone, batch, done)
             _write_manifest(manifest, facts, clips, done)
@@ -142,8 +148,10 @@ def describe(config: GenerateConfig) -> str:
     """
     suite = load_prompts(config.prompts)
     backbone = meta_backbone(config.backbone, text_length=config.text_length)
-    shape = VideoShape(batch=config.batch_size, frames=config.num_frames, height=config.height, width=config.width)
+    shape = _shape(config, config.batch_size)
     latents = backbone.spec.latent_shape(shape)
+    plan = _attention_plan(config)
+    attention = "dense" if plan is None else plan.describe(backbone.token_grid(shape))
     parameters = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     size = {"float32": 4, "bfloat16": 2}[config.precision]
     return "\n".join(
@@ -156,6 +164,7 @@ def describe(config: GenerateConfig) -> str:
             f"latents       {latents}",
             f"sampler       {config.num_steps} Euler steps, guidance {config.guidance:g}, shift "
             f"{config.shift if config.shift is not None else backbone.spec.default_shift:g}",
+            f"attention     {textwrap.indent(attention, 14 * ' ').lstrip()}",
             f"output        {config.output_dir}",
         )
     )
@@ -175,12 +184,35 @@ def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:
         yield clips[start : start + size]
 
 
-def _load(config: GenerateConfig) -> VideoBackbone:
+def _shape(config: GenerateConfig, batch: int) -> VideoShape:
+    return VideoShape(batch=batch, frames=config.num_frames, height=config.height, width=config.width)
+
+
+def _attention_plan(config: GenerateConfig) -> AttentionPlan | None:
+    """Return the plan that clips are made with, from config files and the adapter's header; None is dense.
+
+    Raises:
+        ConfigError: It does not fit the model or the clip size.
+    """
+    recorded = None if config.adapter is None else recorded_attention(read_adapter_metadata(config.adapter))
+    if config.attention is None and recorded is None:
+        return None
+    backbone, shape = meta_backbone(config.backbone, text_length=config.text_length), _shape(config, 1)
+    if config.attention is not None:
+        plan = backbone.plan_for(config.attention, shape)
+    else:
+        plan = AttentionPlan.from_json(recorded)
+        plan.check(num_layers=backbone.num_layers, num_heads=backbone.num_heads, grid=backbone.token_grid(shape))
+    return None if plan.is_full else plan
+
+
+def _load(config: GenerateConfig, plan: AttentionPlan | None) -> VideoBackbone:
     device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     backbone = load_backbone(config.backbone, device=device, dtype=dtype, text_length=config.text_length)
+    backbone.apply_attention(plan, backend="auto" if config.attention is None else config.attention.backend)
     if config.adapter is not None:
-        load_adapter(backbone, config.adapter)
+        load_adapter(backbone, config.adapter, attention="check" if config.attention is None else "ignore")
     if config.vae_tiling:
         backbone.enable_tiling()
     return backbone
@@ -189,8 +221,7 @@ def _load(config: GenerateConfig) -> VideoBackbone:
 @torch.no_grad()
 def _make(config: GenerateConfig, backbone: VideoBackbone, batch: list[_Clip], done: dict[str, str]) -> dict[str, str]:
     """Sample one batch and write its missing files; return file name -> sha256 of what was written."""
-    shape = VideoShape(batch=len(batch), frames=config.num_frames, height=config.height, width=config.width)
-    noise = backbone.noise(shape, [torch.Generator().manual_seed(clip.seed) for clip in batch])
+    noise = backbone.noise(_shape(config, len(batch)), [torch.Generator().manual_seed(clip.seed) for clip in batch])
     cond = backbone.encode_prompts([clip.prompt for clip in batch], config.negative_prompt)
     sigmas = flow_sigmas(config.num_steps, backbone.spec.default_shift if config.shift is None else config.shift)
     with adapter_scale(backbone, config.adapter_scale):
@@ -205,7 +236,7 @@ def _make(config: GenerateConfig, backbone: VideoBackbone, batch: list[_Clip], d
     return written
 
 
-def _facts(config: GenerateConfig, suite: PromptSuite) -> dict[str, Any]:
+def _facts(config: GenerateConfig, suite: PromptSuite, plan: AttentionPlan | None) -> dict[str, Any]:
     """Return what fixes the pixels of every clip."""
     adapter = config.adapter
     return {
@@ -213,6 +244,7 @@ def _facts(config: GenerateConfig, suite: PromptSuite) -> dict[str, Any]:
         "adapter": str(adapter) if adapter is not None else None,
         "adapter_sha256": adapter_sha256(adapter) if adapter is not None else None,
         "adapter_scale": config.adapter_scale if adapter is not None else None,
+        "attention_plan": plan.to_json() if plan is not None else None,
         "prompts": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
         "seed": config.seed,
         "clips_per_prompt": config.clips_per_prompt,
@@ -241,7 +273,7 @@ def _verified(manifest: Path, facts: dict[str, Any], clips: list[_Clip]) -> dict
     if not manifest.is_file():
         return {}
     try:
-        recorded = json.loads(manifest.read_text())
+        recorded = {"attention_plan": None, **json.loads(manifest.read_text())}  # older manifests: always dense
         entries = {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{manifest} is damaged: delete it to generate its clips again.") from error

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.reported_rewards import GUARD_REWARDS
 from rlhf_video.algorithms.suites import Suites
+from rlhf_video.attention import AttentionConfig
 from rlhf_video.data import contact_sheet
 from rlhf_video.settings import config_hash
 from rlhf_video.validation import Clips, Comparison, ScoreView
@@ -35,14 +37,23 @@ class Outcome:
     """Which prompts the table was measured on."""
 
 
-def read_outcome(run: Path, config: object, suites: Suites) -> Outcome | None:
-    """Return what a finished run of this very config and these prompts left in a folder; None where there is none."""
+def read_outcome(run: Path, config: object, suites: Suites, attention: AttentionConfig) -> Outcome | None:
+    """Return what a finished run left in a folder; None where there is none, or one of other settings.
+
+    Args:
+        run: Run directory.
+        config: The run's whole config.
+        suites: Its prompts.
+        attention: Its attention, whose plan file may have changed.
+    """
     file = run / "card.json"
     if not file.exists():
         return None
     card = json.loads(file.read_text())
     prompts = {suite.sha256 for suite in suites.all}
-    if card["config_hash"] != config_hash(config) or {entry["sha256"] for entry in card["prompts"].values()} != prompts:
+    if card["config_hash"] != config_hash(config) or card["attention_file"] != attention_file_sha256(attention):
+        return None
+    if {entry["sha256"] for entry in card["prompts"].values()} != prompts:
         return None
     return Outcome(
         adapter=run / "adapter",

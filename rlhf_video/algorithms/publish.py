@@ -1,5 +1,6 @@
 """Make an adapter ready for other programs: diffusers' file, kohya's and ComfyUI's file, a card, the Hub."""
 
+import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -12,13 +13,17 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rlhf_video.attention import AttentionPlan
+from rlhf_video.backbones import describe_plan
 from rlhf_video.errors import AdapterError, ConfigError
 from rlhf_video.lora.card import CARD_JSON, AdapterCard, card_from_metadata, read_card, write_card
 from rlhf_video.lora.files import (
+    DENSE,
     SECOND_WEIGHT_NAME,
     WEIGHT_NAME,
     adapter_file,
     read_adapter,
+    recorded_attention,
     save_state,
     write_safetensors,
 )
@@ -27,6 +32,8 @@ from rlhf_video.lora.kohya import from_kohya, targets_of, to_kohya
 logger = logging.getLogger(__name__)
 
 KOHYA_FOLDER = "comfyui"
+KOHYA_PLAN_KEY = "rlhf_video.attention_plan"
+"""Header key of a kohya file that keeps the attention plan for the way back; no other program reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +131,10 @@ def _read_any(source: Path, config: PublishConfig) -> tuple[_Parts, dict[str, An
             raise ConfigError("A kohya file does not name its base model: give base=..., for example its Hub id.")
         with safe_open(source, framework="pt") as handle:
             kohya = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 (not a dict)
+            plan = json.loads((handle.metadata() or {}).get(KOHYA_PLAN_KEY, f'"{DENSE}"'))
         state, rank, alpha = from_kohya(kohya)
         metadata: dict[str, Any] = {"rank": rank, "alpha": alpha, "targets": list(targets_of(state))}
-        metadata |= {"base": config.base, "attention_plan": "full", "source": source.name}
+        metadata |= {"base": config.base, "attention_plan": plan, "source": source.name}
         return {WEIGHT_NAME: (state, metadata)}, metadata
     parts = {WEIGHT_NAME: read_adapter(source)}
     if (second := source.parent / SECOND_WEIGHT_NAME).is_file():
@@ -149,7 +157,9 @@ def _card(config: PublishConfig, folder: Path, metadata: dict[str, Any], name: s
     elif base is None:
         raise ConfigError("The adapter does not name its base model: give base=..., for example its Hub id.")
     else:
-        card = card_from_metadata(metadata, title=name, base=str(base), licence="apache-2.0")
+        plan = recorded_attention(metadata)
+        line = describe_plan(None if plan is None else AttentionPlan.from_json(plan))
+        card = card_from_metadata(metadata, title=name, base=str(base), licence="apache-2.0", attention_plan=line)
     return replace(
         card, title=config.title or card.title, base=config.base or card.base, licence=config.licence or card.licence
     )
@@ -164,6 +174,13 @@ def _write_kohya(file: Path, state: dict[str, Tensor], metadata: dict[str, Any])
         "ss_network_dim": str(metadata["rank"]),
         "ss_network_alpha": str(alpha),
     }
+    if (plan := recorded_attention(metadata)) is not None:
+        header[KOHYA_PLAN_KEY] = json.dumps(plan, sort_keys=True)
+        logger.warning(
+            "%s: attention plans are not part of kohya's format. ComfyUI and others will run this adapter with dense "
+            "attention, which it was not trained for.",
+            file,
+        )
     write_safetensors(file, to_kohya(state, alpha=alpha), header)
     with safe_open(file, framework="pt") as handle:
         back, _, _ = from_kohya({key: handle.get_tensor(key) for key in handle.keys()})  # noqa: SIM118 (not a dict)

@@ -19,6 +19,7 @@ from rlhf_video.algorithms.config_sections import (
 )
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.algorithms.reported_rewards import check_keys
+from rlhf_video.attention import AttentionConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
 from rlhf_video.runtime import cut_equally
@@ -155,6 +156,8 @@ class RewardBpConfig:
     """A further score that only reports, for example a verifier that knows the truth."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Sampler."""
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    """Attention plan of roll-out, training, validation and the base alike; the adapter's file keeps it."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Adapter."""
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)

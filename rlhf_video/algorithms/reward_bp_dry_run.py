@@ -1,21 +1,20 @@
 """--dry-run: shapes, trainable parameters and a memory plan, from config files alone on the meta device."""
 
 import math
-from pathlib import Path
+import textwrap
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from rlhf_video.algorithms.dry_run import activations, config_folder
 from rlhf_video.algorithms.gradient_estimators import choose_steps
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.backbones import VideoBackbone, VideoShape, meta_backbone
 from rlhf_video.lora import attach
+from rlhf_video.lora.files import DENSE
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime import generator_for
-
-SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "backbones"
-"""Config files, without weights, of models with a recipe here; folders are named like the Hub's, in small letters."""
 
 
 def describe(config: RewardBpConfig) -> str:
@@ -25,19 +24,22 @@ def describe(config: RewardBpConfig) -> str:
         BackboneError: There are neither weights nor config files of the backbone.
         ConfigError: Sizes or steps do not fit.
     """
-    backbone = meta_backbone(_config_folder(config.backbone), dtype=getattr(torch, config.precision))
+    backbone = meta_backbone(config_folder(config.backbone), dtype=getattr(torch, config.precision))
     frozen = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     trainable = sum(p.numel() for p in attach(backbone, config.lora, seed=config.seed))
     sampling = config.sampling
     shape = VideoShape(batch=1, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
-    latent = backbone.spec.latent_shape(shape)
-    tokens = math.prod(size // patch for size, patch in zip(latent[2:], backbone.spec.patch_size, strict=True))
+    latent, grid = backbone.spec.latent_shape(shape), backbone.token_grid(shape)
+    tokens = grid.num_tokens
+    plan = backbone.plan_for(config.attention, shape)
+    attention = DENSE if plan.is_full else plan.describe(grid)
     steps = choose_steps(config.estimator, sampling.num_steps, generator_for(config.seed, "active steps", 0))
     micro = max(config.batch.global_prompts // config.batch.accumulation, 1)
     lines = [
         f"{config.backbone}: {backbone.spec.model_class}, {frozen / 1e6:.1f} M parameters frozen in {config.precision}",
         f"video            ({sampling.num_frames}, 3, {sampling.height}, {sampling.width}) at {backbone.spec.fps} fps",
         f"latents          {latent[1:]}, {tokens} tokens",
+        f"attention        {textwrap.indent(attention, 17 * ' ').lstrip()}",
         f"adapter          rank {config.lora.rank}, alpha {config.lora.alpha:g}: {trainable} trainable parameters",
         f"batch            {config.batch.global_prompts} clips a step over all processes, "
         f"{micro} at a time on one process (accumulation {config.batch.accumulation})",
@@ -65,12 +67,8 @@ def memory_plan(
         micro: Clips in one forward pass.
     """
     width = torch.finfo(backbone.dtype).bits // 8
-    model = cast(Any, next(iter(backbone.transformers.values()))).config
-    hidden = model.num_attention_heads * model.attention_head_dim
     passes = 1 if config.sampling.guidance == 1.0 else 2
-    rows = micro * passes * tokens
-    block = rows * (16 * hidden + 2 * model.ffn_dim) * width
-    kept = model.num_layers * (rows * hidden * width if config.gradient_checkpointing else block)
+    kept, block = activations(backbone, micro * passes * tokens, recompute=config.gradient_checkpointing)
     sampling = config.sampling
     shape = VideoShape(batch=micro, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
     latent = backbone.spec.latent_shape(shape)
@@ -127,9 +125,3 @@ def decoder_sizes(backbone: VideoBackbone, latent: tuple[int, int, int, int, int
             cache = [entry.detach() if isinstance(entry, Tensor) else entry for entry in cache]
     cache_bytes = sum(entry.numel() * entry.element_size() for entry in cache if isinstance(entry, Tensor))
     return cache_bytes, sum(saved.values())
-
-
-def _config_folder(name: str) -> str:
-    """Return the folder of config files: the model's own where it is on this machine, else the shipped one."""
-    shipped = SHIPPED_CONFIGS / name.rsplit("/", 1)[-1].lower().removesuffix("-diffusers")
-    return str(shipped) if not Path(name).is_dir() and shipped.is_dir() else name

@@ -3,11 +3,13 @@
 import logging
 from pathlib import Path
 
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
 from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_setup import World, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
+from rlhf_video.backbones import describe_plan
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, command_line, read_metrics
@@ -69,7 +71,9 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
 def finished_outcome(config: RewardBpConfig) -> Outcome | None:
     """Return what a finished run of this very config left in `config.output_dir`; None where there is none."""
     folder = Path(config.output_dir)
-    return read_outcome(folder, config, load_suites(config)) if (folder / "card.json").exists() else None
+    if not (folder / "card.json").exists():
+        return None
+    return read_outcome(folder, config, load_suites(config), config.attention)
 
 
 def _steps_taken(config: RewardBpConfig, watch: Watch) -> int:
@@ -118,7 +122,12 @@ def _write_report(
         ),
     )
     seconds = sum(line.get("time/step_s") or 0.0 for line in metrics)
-    facts = {"seed": str(config.seed), "strength": f"{outcome.scale:g}", "optimiser steps": f"{seconds / 60:.1f} min"}
+    facts = {
+        "seed": str(config.seed),
+        "strength": f"{outcome.scale:g}",
+        "attention plan": describe_plan(world.backbone.attention_plan),
+        "optimiser steps": f"{seconds / 60:.1f} min",
+    }
     report = TrainingReport(
         title=f"Reward backpropagation on {Path(config.backbone).name}",
         comparison=final.comparison,
@@ -165,6 +174,7 @@ def _adapter_card(
         targets=config.lora.targets or world.backbone.spec.lora_targets,
         scale=outcome.scale,
         table=outcome.table,
+        attention_plan=describe_plan(world.backbone.attention_plan),
         hardware=hardware(world.backbone.device, world.distribution.num_processes),
         notes=notes,
     )
@@ -183,6 +193,8 @@ def _card(
         "command": command_line(world.distribution.num_processes),
         "config_hash": config_hash(config),
         "base": config.backbone,
+        "attention_plan": world.backbone.attention_record(),
+        "attention_file": attention_file_sha256(config.attention),
         "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in world.suites.all},
         "recommended_scale": outcome.scale,
         "num_steps": _steps_taken(config, watch),

@@ -9,7 +9,7 @@ import torch
 from rewards import registry
 from rewards.base import Reward, require_differentiable
 from rewards.composite import Normalisation, RewardTerm, WeightedReward
-from rlhf_video.algorithms.clip_maker import ClipMaker
+from rlhf_video.algorithms.clip_maker import ClipMaker, clip_shape
 from rlhf_video.algorithms.gradient_estimators import choose_steps
 from rlhf_video.algorithms.reported_rewards import guard_rewards, score_names
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
@@ -202,4 +202,6 @@ def open_world(config: RewardBpConfig, distribution: Distribution) -> World:
         text_length=config.sampling.text_length,
     )
     backbone.set_gradient_checkpointing(config.gradient_checkpointing)
+    plan = backbone.plan_for(config.attention, clip_shape(config.sampling, 1))
+    backbone.apply_attention(plan, backend=config.attention.backend)
     return World(config, suites, rewards, backbone, distribution)

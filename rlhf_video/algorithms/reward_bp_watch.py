@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rewards.composite import Normalisation
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_setup import World
@@ -129,16 +130,21 @@ class Watch:
                 "best": self._best,
                 "best_gain": self._best_gain,
                 "best_step": self.best_step,
-                "prompts": self._prompts(),
+                "prompts": self._files(),
             }
         }
 
-    def _prompts(self) -> dict[str, str]:
+    def _files(self) -> dict[str, str | None]:
+        """Return the sha256 of what the config names by path and the run may not change."""
         suites = self._world.suites
-        return {"prompts.train": suites.train.sha256, "prompts.validation": suites.validation.sha256}
+        return {
+            "prompts.train": suites.train.sha256,
+            "prompts.validation": suites.validation.sha256,
+            "attention.file": attention_file_sha256(self._config.attention),
+        }
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        changed = [name for name, sha256 in self._prompts().items() if state["prompts"][name] != sha256]
+        changed = [name for name, sha256 in self._files().items() if state["prompts"][name] != sha256]
         if changed:
             raise ConfigError(
                 f"The file of {' and '.join(changed)} is not the one that the run was started with: put it back, or "

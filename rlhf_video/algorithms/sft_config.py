@@ -127,7 +127,7 @@ class RecoveryConfig:
         check_range("recovery.anneal_steps", self.anneal_steps, least=0)
         if self.flow_weight > 0 and self.states == "trajectory":
             raise ConfigError(
-                "recovery.flow_weight needs a clean clip and its noise: set recovery.states=renoised, or the weight to 0."
+                "recovery.flow_weight needs a clean clip and its noise: set recovery.states=renoised, or leave it 0."
             )
 
 
@@ -156,7 +156,7 @@ class SftConfig:
     noise_levels: NoiseLevelConfig = field(default_factory=NoiseLevelConfig)
     """Noise levels of training."""
     prompt_dropout: float = 0.1
-    """Share of clips that train without their prompt, for guidance (Ho and Salimans 2022, arXiv:2207.12598: 0.1 to 0.2)."""
+    """Share of clips that train without their prompt, for guidance (arXiv:2207.12598, section 4: 0.1 or 0.2)."""
     ema_decay: float = 0.99
     """Decay of the averaged adapter that is validated and published; 0 publishes the last one."""
     optim: SftOptimConfig = field(default_factory=SftOptimConfig)
@@ -229,6 +229,6 @@ class SftConfig:
             )
         if self.recovery.anneal_steps >= self.num_steps:
             raise ConfigError(
-                f"recovery.anneal_steps={self.recovery.anneal_steps} leaves no step of num_steps={self.num_steps} under "
-                "the whole plan: use about a fifth of them."
+                f"recovery.anneal_steps={self.recovery.anneal_steps} leaves no step of num_steps={self.num_steps} "
+                "under the whole plan: use about a fifth of them."
             )

@@ -34,8 +34,8 @@ class EncodedClips:
         missing = [clip.file for clip in clips if not clip.file.is_file()]
         if missing:
             raise DataError(
-                f"{field}: {len(missing)} of {len(clips)} clips are missing, first '{missing[0]}': generate them again, "
-                "or take them off the list."
+                f"{field}: {len(missing)} of {len(clips)} clips are missing, first '{missing[0]}': generate them "
+                "again, or take them off the list."
             )
         clips[0].read(self._size(), field=field)
         self._keys = tuple(sha256_file(clip.file) for clip in clips)

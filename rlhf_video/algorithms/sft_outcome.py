@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
 from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_setup import Validated, World, load_suites
 from rlhf_video.algorithms.sft_watch import Extra, Watch
+from rlhf_video.backbones import describe_plan
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, command_line, read_metrics
@@ -53,7 +55,7 @@ def save(config: SftConfig, world: World, learner: Learner, run: Run) -> Path:
 
 
 def measure_end(world: World, learner: Learner, run: Run, extra: Extra) -> tuple[Validated, str]:
-    """Measure the averaged adapter once, on the test prompts where there are some; return what, and on which prompts."""
+    """Measure the averaged adapter once, on test prompts where there are some; return what, and on which prompts."""
     with learner.ema.swapped():
         test = world.test_validator()
         final = world.measure(test or world.validator)
@@ -87,13 +89,16 @@ def tell(
 def finished_outcome(config: SftConfig) -> Outcome | None:
     """Return what a finished run of this very config left in `config.output_dir`; None where there is none."""
     folder = Path(config.output_dir)
-    return read_outcome(folder, config, load_suites(config)) if (folder / "card.json").exists() else None
+    if not (folder / "card.json").exists():
+        return None
+    return read_outcome(folder, config, load_suites(config), config.attention)
 
 
 def _write_report(
     config: SftConfig, world: World, watch: Watch, run: Run, final: Validated, outcome: Outcome, story: Story
 ) -> None:
     metrics = read_metrics(run.directory)
+    plan = describe_plan(world.backbone.attention_plan)
     seconds = sum(line.get("time/step_s") or 0.0 for line in metrics)
     report = TrainingReport(
         title=f"{story.title} of {Path(config.backbone).name}",
@@ -107,7 +112,7 @@ def _write_report(
         fps=world.backbone.spec.fps,
         metrics=metrics,
         curves=story.curves,
-        facts={"seed": str(config.seed), "optimiser steps": f"{seconds / 60:.1f} min"},
+        facts={"seed": str(config.seed), "attention plan": plan, "optimiser steps": f"{seconds / 60:.1f} min"},
         command=command_line(world.distribution.num_processes),
         config_yaml=dump_yaml(config),
     )
@@ -137,6 +142,7 @@ def _adapter_card(
         targets=config.lora.targets or world.backbone.spec.lora_targets,
         scale=SCALE,
         table=outcome.table,
+        attention_plan=describe_plan(world.backbone.attention_plan),
         hardware=hardware(world.backbone.device, world.distribution.num_processes),
         notes=notes,
     )
@@ -150,6 +156,8 @@ def _card(
         "command": command_line(world.distribution.num_processes),
         "config_hash": config_hash(config),
         "base": config.backbone,
+        "attention_plan": world.backbone.attention_record(),
+        "attention_file": attention_file_sha256(config.attention),
         "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in world.suites.all},
         "recommended_scale": outcome.scale,
         "num_steps": config.num_steps,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlhf_video.algorithms.clip_maker import ClipMaker, sampler_shift
+from rlhf_video.algorithms.clip_maker import ClipMaker, clip_shape, sampler_shift
 from rlhf_video.algorithms.reported_rewards import ReportedRewards
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.suites import Suites, first_prompts
@@ -145,4 +145,6 @@ def open_world(config: SftConfig, distribution: Distribution) -> World:
         text_length=config.sampling.text_length,
     )
     backbone.set_gradient_checkpointing(config.gradient_checkpointing)
+    plan = backbone.plan_for(config.attention, clip_shape(config.sampling, 1))
+    backbone.apply_attention(plan, backend=config.attention.backend)
     return World(config, suites, reported, backbone, distribution)

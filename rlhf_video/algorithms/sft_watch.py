@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
 from rlhf_video.algorithms.sft_setup import Validated, World
 from rlhf_video.errors import ConfigError
@@ -20,7 +21,9 @@ Extra = Callable[[Validated, str], dict[str, float]]
 class Watch:
     """Validations and alarms of one run; part of its checkpoints."""
 
-    def __init__(self, world: World, learner: Learner, run: Run, extra: Extra, *, files: Mapping[str, str]) -> None:
+    def __init__(
+        self, world: World, learner: Learner, run: Run, extra: Extra, *, files: Mapping[str, str | None]
+    ) -> None:
         """Watch a run.
 
         Args:
@@ -31,8 +34,11 @@ class Watch:
             files: Config field -> sha256 of what lies there, beside the prompts; a resumed run must find the same.
         """
         self._world, self._learner, self._run, self._extra = world, learner, run, extra
-        suites = world.suites
-        self._files = {"prompts.validation": suites.validation.sha256, **files}
+        self._files = {
+            "prompts.validation": world.suites.validation.sha256,
+            "attention.file": attention_file_sha256(world.config.attention),
+            **files,
+        }
         self.alarms: list[Alarm] = []
 
     def restore_or_start(self) -> int:
@@ -45,7 +51,7 @@ class Watch:
         if restored is None:
             return 0
         state = cast(Mapping[str, Any], restored[1]["watch"])
-        changed = [name for name, sha256 in self._files.items() if state["files"].get(name) != sha256]
+        changed = [name for name, sha256 in self._files.items() if state["files"][name] != sha256]
         if changed:
             raise ConfigError(
                 f"What {' and '.join(changed)} names is not what the run was started with: put it back, or choose "

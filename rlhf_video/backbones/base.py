@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rlhf_video.attention import AttentionConfig, AttentionPlan, Grid
+from rlhf_video.backbones.attention_host import AttentionHost
 from rlhf_video.errors import ConfigError
 
 
@@ -107,6 +109,15 @@ class BackboneSpec:
             shape.width // self.spatial_stride,
         )
 
+    def token_grid(self, shape: VideoShape) -> Grid:
+        """Return how many transformer tokens a clip has along frames, height and width.
+
+        Raises:
+            ConfigError: As for `latent_shape`.
+        """
+        latent = self.latent_shape(shape)[2:]
+        return Grid(*(size // patch for size, patch in zip(latent, self.patch_size, strict=True)))
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -137,7 +148,7 @@ class Conditioning:
         )
 
 
-class VideoBackbone(ABC):
+class VideoBackbone(AttentionHost, ABC):
     """One frozen video diffusion model: text encoder, transformer (or two experts) and VAE.
 
     Letters: B batch, F frames, C channels, H height, W width; latent axes carry an l.
@@ -145,13 +156,26 @@ class VideoBackbone(ABC):
 
     spec: BackboneSpec
     transformers: dict[str, nn.Module]
-    """One transformer, or two experts, by the pipeline's component name; adapters attach here. The distributed
-    runtime may replace an entry by its prepared (wrapped) module."""
+    """One transformer, or two experts, by the pipeline's component name; adapters and attention plans attach here. The
+    distributed runtime may replace an entry by its prepared (wrapped) module."""
     boundary_sigma: float | None = None
     """With two experts, the noise level from which up the first one runs; None for one transformer."""
     vae: nn.Module
     device: torch.device
     dtype: torch.dtype
+
+    def token_grid(self, shape: VideoShape) -> Grid:
+        """Return the transformer's tokens of a clip; see `BackboneSpec.token_grid`."""
+        return self.spec.token_grid(shape)
+
+    def plan_for(self, config: AttentionConfig, shape: VideoShape) -> AttentionPlan:
+        """Return the attention plan that settings mean for this model and clip size.
+
+        Raises:
+            ConfigError: The windows do not fit the clip, or a plan file is missing or for another model.
+        """
+        grid = self.token_grid(shape)
+        return config.plan(num_layers=self.num_layers, num_heads=self.num_heads, grid=grid)
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str], negative: str | Sequence[str] | None = None) -> Conditioning:

@@ -6,7 +6,7 @@ Kept: one transformer or two experts, per-frame noise levels, batched guidance. 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -64,6 +64,8 @@ class WanBackbone(VideoBackbone):
         self.device = device
         self.dtype = dtype
         self.boundary_sigma = boundary_sigma
+        model = cast("WanTransformer3DModel", transformers[_COMPONENTS[0]]).config
+        self.num_layers, self.num_heads = int(model.num_layers), int(model.num_attention_heads)
         self._prompts = prompts
         self._text_width = text_width
         for module in (*transformers.values(), vae):

@@ -54,6 +54,6 @@ class LatentCache:
                 value: Tensor = handle.get_tensor(_NAME) if row is None else handle.get_slice(_NAME)[row]
         except (SafetensorError, OSError) as error:
             raise DataError(
-                f"Cached latents {self._file(key)} cannot be read ({error}): delete the file and resume, it is made again."
+                f"Cached latents {self._file(key)} cannot be read ({error}): delete the file and resume."
             ) from error
         return value

@@ -10,7 +10,7 @@ from rlhf_video.lora.adapter import (
 )
 from rlhf_video.lora.card import AdapterCard, read_card, write_card
 from rlhf_video.lora.ema import Ema
-from rlhf_video.lora.files import load_adapter, read_adapter_metadata, save_adapter
+from rlhf_video.lora.files import load_adapter, read_adapter_metadata, recorded_attention, save_adapter
 from rlhf_video.lora.switches import adapter_off, adapter_scale
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "load_adapter_state",
     "read_adapter_metadata",
     "read_card",
+    "recorded_attention",
     "save_adapter",
     "write_card",
 ]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf_video.errors import AdapterError
+from rlhf_video.lora.files import DENSE
 
 CARD_JSON = "adapter_card.json"
 CARD_MARKDOWN = "README.md"
@@ -37,8 +38,8 @@ class AdapterCard:
     """Recommended strength."""
     table: str = ""
     """Before and after, a Markdown table with its intervals."""
-    attention_plan: str = "full"
-    """The attention plan it was trained with."""
+    attention_plan: str = DENSE
+    """The attention plan it was trained with, in one line; "full" is dense attention."""
     hardware: str = "not recorded"
     notes: Sequence[str] = ()
     """Limits and side effects, one sentence each."""
@@ -76,7 +77,9 @@ def read_card(folder: Path) -> AdapterCard:
         raise AdapterError(f"{file} is damaged: {error}") from error
 
 
-def card_from_metadata(metadata: Mapping[str, object], *, title: str, base: str, licence: str) -> AdapterCard:
+def card_from_metadata(
+    metadata: Mapping[str, object], *, title: str, base: str, licence: str, attention_plan: str = DENSE
+) -> AdapterCard:
     """Return a card for an adapter that came without one; what is not known is said to be not recorded.
 
     Args:
@@ -84,6 +87,7 @@ def card_from_metadata(metadata: Mapping[str, object], *, title: str, base: str,
         title: One line.
         base: Folder or Hub id of the base model.
         licence: Hub identifier.
+        attention_plan: The plan that `metadata` holds, in one line.
     """
     unknown = "not recorded"
     targets = metadata["targets"]
@@ -98,8 +102,29 @@ def card_from_metadata(metadata: Mapping[str, object], *, title: str, base: str,
         rank=int(str(metadata["rank"])),
         alpha=float(str(metadata["alpha"])),
         targets=tuple(str(target) for target in targets) if isinstance(targets, list | tuple) else (str(targets),),
-        attention_plan=str(metadata.get("attention_plan", "full")),
+        attention_plan=attention_plan,
     )
+
+
+def _attention_use(card: AdapterCard) -> str:
+    """Return how to run the adapter under its attention plan; empty where it was trained dense."""
+    if card.attention_plan == DENSE:
+        return ""
+    return f"""
+**This adapter was trained under an attention plan** ({card.attention_plan}), which `load_lora_weights` knows nothing
+of: the lines above alone run it with dense attention, which it was not trained for. Its file carries the plan; with
+rlhf-video installed, put it on the pipeline too (`rlhf_video/generate.py` does so by itself):
+
+```python
+from rlhf_video.attention import AttentionPlan, apply_attention_plan
+from rlhf_video.lora import read_adapter_metadata
+
+plan = AttentionPlan.from_json(read_adapter_metadata("path/to/this/folder")["attention_plan"])
+apply_attention_plan(pipe.transformer, plan)
+```
+
+ComfyUI and kohya files have no place for a plan: programs that read those run the adapter dense.
+"""
 
 
 def render_card(card: AdapterCard) -> str:
@@ -134,7 +159,7 @@ pipe = WanPipeline.from_pretrained("{card.base}", torch_dtype=torch.bfloat16)
 pipe.load_lora_weights("path/to/this/folder", adapter_name="default")
 pipe.set_adapters("default", {card.scale:g})
 ```
-
+{_attention_use(card)}
 ## How it was made
 
 | | |

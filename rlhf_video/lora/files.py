@@ -1,7 +1,8 @@
 """Adapter files: `pytorch_lora_weights.safetensors`, which plain `WanPipeline.load_lora_weights` reads.
 
 The header carries what diffusers needs to rebuild the adapter (rank and alpha: without them a loader takes
-alpha = rank) and, under a key of our own, the base, the attention plan and where the adapter comes from.
+alpha = rank) and, under a key of our own, the base, the attention plan (plain values, read and compared by the
+backbone; "full" where attention was dense) and where the adapter comes from.
 A two-expert model has a second file, for
 `load_lora_weights(folder, weight_name="pytorch_lora_weights_2.safetensors", load_into_transformer_2=True)`
 (a subfolder would not do: for a local folder diffusers 0.42.1 takes the file of the same name above it).
@@ -11,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, Protocol, cast
 
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from safetensors import SafetensorError, safe_open
@@ -25,31 +26,49 @@ from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, load_adapter_
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 SECOND_WEIGHT_NAME = "pytorch_lora_weights_2.safetensors"
 METADATA_KEY = "rlhf_video"
+DENSE = "full"
+"""Stands in the header for the attention plan of an adapter that was trained with dense attention."""
+AttentionRule = Literal["check", "apply", "ignore"]
+"""When an adapter was trained under another attention plan than the backbone runs: refuse, take its plan, or warn."""
 _MAIN, _SECOND = "transformer", "transformer_2"
+
+
+class Plannable(Adaptable, Protocol):
+    """What saving and loading need of a backbone; plans are plain values in this room."""
+
+    def attention_record(self) -> Mapping[str, object] | None:
+        """Return the attention plan in use as JSON values; None where attention is dense."""
+        ...
+
+    def match_attention(self, recorded: Mapping[str, object] | None, rule: AttentionRule) -> None:
+        """Compare an adapter's record with the plan in use and follow the rule; AdapterError where it refuses."""
+        ...
 
 
 def save_adapter(
     folder: Path,
     state: Mapping[str, Tensor],
     *,
-    backbone: Adaptable,
+    backbone: Plannable,
     config: LoraConfig,
     metadata: Mapping[str, object] | None = None,
 ) -> Path:
     """Write an adapter folder; each file appears complete or not at all.
 
+    The attention plan that the backbone runs goes into the header.
+
     Args:
         folder: Where to write; made if missing.
         state: Weights as `adapter_state` names them.
-        backbone: The model they belong to.
+        backbone: The model they belong to, as it was trained.
         config: Size and place of the adapter.
-        metadata: Plain values for the header, for example {"base": "assets/sprite-wan", "attention_plan": "full"}.
+        metadata: Plain values for the header, for example {"base": "assets/sprite-wan"}.
 
     Returns:
         The path of the main weight file.
     """
     own: dict[str, object] = {
-        "attention_plan": "full",
+        "attention_plan": backbone.attention_record() or DENSE,
         **(metadata or {}),
         "rank": config.rank,
         "alpha": config.alpha,
@@ -100,21 +119,25 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], header: Mapping
     write_atomic(file, save(dict(tensors), dict(header)))
 
 
-def load_adapter(backbone: Adaptable, folder: str | Path) -> dict[str, Any]:
+def load_adapter(backbone: Plannable, folder: str | Path, *, attention: AttentionRule = "check") -> dict[str, Any]:
     """Attach the adapter of a folder to a backbone that has none.
 
     Args:
         backbone: The base model.
         folder: Adapter folder, or its main weight file.
+        attention: Where the adapter was trained under another attention plan than the backbone runs (none is one of
+            them): "check" refuses, "apply" puts the adapter's plan on the backbone, "ignore" logs a warning.
 
     Returns:
         The adapter's metadata (rank, alpha, targets, base, attention_plan, ...).
 
     Raises:
-        AdapterError: The file is missing or damaged, has no metadata, or does not fit the backbone.
+        AdapterError: The file is missing or damaged, has no metadata, or does not fit the backbone or its attention.
+        ConfigError: The recorded attention plan does not fit the backbone.
     """
     main = adapter_file(folder)
     state, metadata = read_adapter(main)
+    backbone.match_attention(recorded_attention(metadata), attention)
     second = main.parent / SECOND_WEIGHT_NAME
     if second.is_file():
         state |= {
@@ -155,6 +178,20 @@ def read_adapter_metadata(folder: str | Path) -> dict[str, Any]:
         AdapterError: The file is missing, damaged, or was not written by this project.
     """
     return read_adapter(adapter_file(folder))[1]
+
+
+def recorded_attention(metadata: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """Return the attention plan in an adapter's metadata, as JSON values; None where it was trained dense.
+
+    Raises:
+        AdapterError: The entry is neither a plan nor "full".
+    """
+    recorded = metadata.get("attention_plan", DENSE)
+    if recorded == DENSE:
+        return None
+    if not isinstance(recorded, Mapping):
+        raise AdapterError(f"The adapter names an attention plan {recorded!r} that is not known: 'full' or its values.")
+    return recorded
 
 
 def read_adapter(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
