@@ -53,7 +53,7 @@ def sft_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
     for split, colours in (("train", COLOURS[:4]), ("heldout", COLOURS[4:])):
         entries = []
         for number, colour in enumerate(colours):
-            noise = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(len(split) + number))
+            noise = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(100 * len(split) + number))
             write_lossless(tmp_path / split / f"{colour}.mkv", 0.7 + 0.3 * noise, 8)
             entries.append({"file": f"{colour}.mkv", "prompt": f"a {colour} circle moving left"})
         (tmp_path / split / "manifest.json").write_text(json.dumps({"clips": entries}))

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on a tiny real model: the loss falls; resuming, accumulating and checkpointing change nothing."""
+"""Fine-tuning of a tiny real model on clips: the loss falls; resuming, accumulating, checkpointing change nothing."""
 
 import json
 from pathlib import Path
