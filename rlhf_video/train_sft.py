@@ -7,7 +7,7 @@ model is the teacher of its windowed form. `accelerate launch` runs it on severa
 import logging
 from pathlib import Path
 
-from rlhf_video.algorithms.sft import train
+from rlhf_video.algorithms import sft, window_recovery
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
@@ -27,6 +27,7 @@ def main() -> None:
         accelerator = create_accelerator()
         level = logging.INFO if accelerator.is_main_process else logging.WARNING
         logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        train = sft.train if config.recovery is None else window_recovery.train
         outcome = train(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             print(f"\nBase against adapter on {outcome.prompts_name}:\n")

@@ -1,7 +1,7 @@
 """Settings of supervised fine-tuning and of window recovery; every default names its source."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,9 @@ from rlhf_video.lora import LoraConfig
 from rlhf_video.runtime import cut_equally
 from rlhf_video.settings import check_range
 from rlhf_video.validation import GuardConfig
+
+RECOVERY_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""What recovery adapts: the attention projections (Radial attention, arXiv:2506.19852, adapts the same)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +210,12 @@ class SftConfig:
             ("test.clips_per_prompt", self.test.clips_per_prompt),
         ):
             check_range(name, value, least=1)
+
+    def resolved(self) -> "SftConfig":
+        """Return the config with the targets that recovery adapts where `lora.targets` names none."""
+        if self.recovery is None or self.lora.targets is not None:
+            return self
+        return replace(self, lora=replace(self.lora, targets=RECOVERY_TARGETS))
 
     def _check_kind(self) -> None:
         """Refuse a mixture of fine-tuning on clips and recovery."""

@@ -43,6 +43,27 @@ def training_sigmas(
     return torch.stack(levels)
 
 
+def trajectory_rows(sigmas: Tensor, count: int, *, seed: int, step: int, boundary: float | None) -> list[int]:
+    """Return which state of its sampler's trajectory each clip of a step trains on; with two experts, of one of them.
+
+    Args:
+        sigmas: The sampler's levels, shape (num_steps + 1,); the last state, clean, is never chosen.
+        count: Clips of the global batch.
+        seed: The run's seed.
+        step: Optimiser step.
+        boundary: As for `training_sigmas`.
+    """
+    rows = list(range(len(sigmas) - 1))
+    if boundary is not None:
+        chosen = int(torch.randint(len(rows), (), generator=generator_for(seed, "expert", step)))
+        is_high = bool(sigmas[chosen] >= boundary)
+        rows = [row for row in rows if bool(sigmas[row] >= boundary) is is_high]
+    return [
+        rows[int(torch.randint(len(rows), (), generator=generator_for(seed, "trajectory", step, place)))]
+        for place in range(count)
+    ]
+
+
 def measured_sigmas(config: NoiseLevelConfig, count: int, *, shift: float) -> Tensor:
     """Return the noise levels at which held-out clips are measured, shape (count,): the quantiles of training's."""
     return shift_sigma(sigma_quantiles(count, config.distribution, mean=config.mean, deviation=config.deviation), shift)

@@ -22,6 +22,7 @@ def describe(config: SftConfig) -> str:
         BackboneError: There are neither weights nor config files of the backbone.
         ConfigError: Sizes do not fit.
     """
+    config = config.resolved()
     backbone = meta_backbone(config_folder(config.backbone), dtype=getattr(torch, config.precision))
     frozen = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     trainable = sum(p.numel() for p in attach(backbone, config.lora, seed=config.seed))

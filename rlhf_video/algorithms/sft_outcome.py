@@ -68,7 +68,7 @@ def tell(
     config: SftConfig, world: World, watch: Watch, run: Run, final: Validated, prompts_name: str, story: Story
 ) -> Outcome:
     """Write card, grid, report and table; return where they are."""
-    table = final.comparison.table() + (f"\n\n{story.table}" if story.table else "")
+    table = final.comparison.table(names=story.sides) + (f"\n\n{story.table}" if story.table else "")
     outcome = Outcome(
         adapter=run.directory / "adapter",
         report=run.directory / "report.html",

@@ -147,4 +147,6 @@ def open_world(config: SftConfig, distribution: Distribution) -> World:
     backbone.set_gradient_checkpointing(config.gradient_checkpointing)
     plan = backbone.plan_for(config.attention, clip_shape(config.sampling, 1))
     backbone.apply_attention(plan, backend=config.attention.backend)
-    return World(config, suites, reported, backbone, distribution)
+    # the base of recovery is the dense model; elsewhere base and adapter share one plan
+    at_base = backbone.dense_attention if config.recovery is not None else contextlib.nullcontext
+    return World(config, suites, reported, backbone, distribution, at_base=at_base)
