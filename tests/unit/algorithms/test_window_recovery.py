@@ -1,5 +1,6 @@
 """Recovery on a tiny real model: the windowed student moves to the dense teacher; equivalences hold as elsewhere."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def inputs(backbone: VideoBackbone) -> tuple[Any, ...]:
 
 def test_the_student_moves_to_its_teacher_and_the_run_says_so(recipe_of_recovery: Recipe, tmp_path: Path) -> None:
     changes: Recipe = {"prompts__test": str(tmp_path / "test.txt"), "optim__learning_rate": 0.02, "prompt_dropout": 0.0}
+    changes["recovery__attention_weight"] = 0.02  # a random model's attention outputs hardly move its velocity
     outcome = run(recipe_of_recovery, tmp_path / "a", num_steps=40, validation__every=40, **changes)
     lines = read_metrics(tmp_path / "a")
     steps = [line for line in lines if "loss/teacher_velocity" in line]
@@ -117,7 +119,8 @@ def test_resuming_is_bit_equal_to_a_straight_run(recipe_of_recovery: Recipe, tmp
 
 
 def test_accumulation_changes_nothing(recipe_of_recovery: Recipe, tmp_path: Path) -> None:
-    changes: Recipe = {"recovery__flow_weight": 1.0}
+    # a low rate: Adam divides by the gradient's size, so roundings of tiny gradients would grow
+    changes: Recipe = {"recovery__flow_weight": 1.0, "optim__learning_rate": 1e-3}
     run(recipe_of_recovery, tmp_path / "whole", **changes)
     run(recipe_of_recovery, tmp_path / "pieces", batch__accumulation=4, **changes)
     assert adapter_distance(tmp_path / "whole", tmp_path / "pieces") < 1e-5
@@ -156,15 +159,12 @@ def test_attention_outputs_are_those_of_the_modules_and_train_them(backbone: Vid
     for output in student.attention:
         assert output.shape == (2, 12, 36), "(batch, tokens, width)"
     errors = attention_error(student, teacher)
-    relative = [(s - t).square().sum((1, 2)) / t.square().sum((1, 2)) for s, t in zip(*passes(student, teacher))]
+    pairs = zip(student.attention, teacher.attention, strict=True)
+    relative = [(ours - theirs).square().sum((1, 2)) / theirs.square().sum((1, 2)) for ours, theirs in pairs]
     torch.testing.assert_close(errors, torch.stack(relative).mean(0))
     errors.sum().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in adapter_parameters(backbone)[:4])
     assert torch.equal(attention_error(teacher, teacher), torch.zeros(2))
-
-
-def passes(student: Any, teacher: Any) -> tuple[Any, Any]:
-    return student.attention, teacher.attention
 
 
 def test_no_hook_stays_behind(backbone: VideoBackbone) -> None:
@@ -192,7 +192,7 @@ def test_windows_spread_from_the_middle_outwards() -> None:
     assert [1, 2, 3] in on
     assert on[7] == on[8] == on[9] == [1, 2, 3, 4]
     assert [windows.count(step) for step in range(10)] == [len(layers) for layers in on]
-    assert all(set(before) <= set(after) for before, after in zip(on, on[1:], strict=False))
+    assert all(set(before) <= set(after) for before, after in itertools.pairwise(on))
     with windows.at(0):
         assert backbone.attention_plan == windows.plan(0)
     assert backbone.attention_plan == plan
