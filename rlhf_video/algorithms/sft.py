@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = (*RUN_MAY_CHANGE, "test", "prompts.test", "rewards", "judge", "licence")
 """Config fields that a resumed run may change: what only reports."""
 
+HELD_OUT_LOSS = "flow_matching/loss"
+"""Name of the held-out clips' loss in metrics."""
+
 __all__ = ["SftConfig", "train", "train_step"]
 
 
@@ -155,7 +158,7 @@ def held_out_loss(config: SftConfig, world: World, clips: EncodedClips | None) -
         return torch.stack(errors).mean(dim=0)
 
     return HeldOutError(
-        "flow_matching/loss",
+        HELD_OUT_LOSS,
         clips.prompts,
         error,
         backbone=world.backbone,
@@ -167,13 +170,12 @@ def held_out_loss(config: SftConfig, world: World, clips: EncodedClips | None) -
 def _story(world: World, clips: EncodedClips, loss: Comparison | None) -> Story:
     suite, notes = world.suites.train, []
     if loss is not None:
-        change = loss.change("flow_matching/loss")
+        change = loss.change(HELD_OUT_LOSS)
         notes.append(
             f"Flow-matching loss on {loss.num_pairs} held-out clips, same noise: base {change.base.mean:.4f}, adapter "
             f"{change.adapter.mean:.4f}, difference {change.difference.mean:+.4f} [{change.difference.low:+.4f}, "
             f"{change.difference.high:+.4f}]."
         )
-    stem = "validation/flow_matching/loss"
     return Story(
         method="sft",
         title="LoRA fine-tuning",
@@ -184,7 +186,7 @@ def _story(world: World, clips: EncodedClips, loss: Comparison | None) -> Story:
             CurveView(
                 title="Held-out loss, lower is better",
                 y_label="velocity error",
-                metrics={"base": f"{stem}/base", "adapter": f"{stem}/adapter"},
+                metrics={"base": f"validation/{HELD_OUT_LOSS}/base", "adapter": f"validation/{HELD_OUT_LOSS}/adapter"},
             ),
             CurveView(title="Gradient norm", y_label="before clipping", metrics={"adapter": "grad/norm"}),
         ),

@@ -74,7 +74,8 @@ def memory_plan(
     }
     if config.recovery is not None and config.recovery.attention_weight > 0:
         model = cast(Any, next(iter(backbone.transformers.values()))).config
-        width = model.num_attention_heads * model.attention_head_dim * torch.finfo(backbone.dtype).bits // 8
-        parts["attention outputs of teacher and student"] = 2 * micro * grid.num_tokens * model.num_layers * width
+        outputs = micro * grid.num_tokens * model.num_layers * model.num_attention_heads * model.attention_head_dim
+        width = 2 * torch.finfo(backbone.dtype).bits // 8 + 4
+        parts["attention outputs of teacher and student, difference (float32)"] = outputs * width
     rows = [(name, f"{size / 2**30:.3f}") for name, size in parts.items()]
     return [*rows, ("peak, about", f"{sum(parts.values()) / 2**30:.3f}")]

@@ -37,7 +37,7 @@ from rlhf_video.algorithms.window_recovery_passes import (
     student_pass,
     teacher_pass,
 )
-from rlhf_video.algorithms.window_recovery_watch import RecoveryMeasure, teacher_error
+from rlhf_video.algorithms.window_recovery_watch import TEACHER_ERROR, RecoveryMeasure, teacher_error
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
 from rlhf_video.runtime import Distribution, Run, deck_batch, peak_memory
 from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
@@ -152,7 +152,7 @@ def _states(
 
 
 def _story(world: World, clips: GeneratedClips, recovered: Comparison) -> Story:
-    suite, stem = world.suites.train, "validation/teacher/velocity_error"
+    suite = world.suites.train
     table = recovered.table(names=("windows, no adapter", "windows, adapter"))
     return Story(
         method="window_recovery",
@@ -170,7 +170,10 @@ def _story(world: World, clips: GeneratedClips, recovered: Comparison) -> Story:
             CurveView(
                 title="Held-out velocity error, lower is better",
                 y_label="velocity error",
-                metrics={"without adapter": f"{stem}/base", "with adapter": f"{stem}/adapter"},
+                metrics={
+                    "without adapter": f"validation/{TEACHER_ERROR}/base",
+                    "with adapter": f"validation/{TEACHER_ERROR}/adapter",
+                },
             ),
             CurveView(
                 title="Windowed layers", y_label="layers", metrics={"layers with windows": "recovery/windowed_layers"}

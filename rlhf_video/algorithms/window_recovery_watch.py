@@ -14,6 +14,8 @@ from rlhf_video.algorithms.window_recovery_passes import student_pass, teacher_p
 from rlhf_video.diffusion.flow import interpolate, velocity_error
 from rlhf_video.validation import Clips, Comparison, Scores, psnr_scores
 
+TEACHER_ERROR = "teacher/velocity_error"
+"""Name of the held-out velocity error in metrics."""
 NUM_LEVELS = 4
 """Noise levels at which the velocity error of a held-out clip is measured."""
 
@@ -67,7 +69,7 @@ def teacher_error(config: SftConfig, world: World, clips: GeneratedClips) -> Hel
         return torch.stack(errors).mean(dim=0)
 
     return HeldOutError(
-        "teacher/velocity_error",
+        TEACHER_ERROR,
         clips.prompts,
         error,
         backbone=world.backbone,
