@@ -47,8 +47,8 @@ class GenerateConfig:
     adapter_scale: float = 1.0
     """Strength of the adapter: 0 is the base, 1 as trained; the adapter's card recommends one."""
     attention: AttentionConfig | None = None
-    """Attention plan; null takes the one that the adapter was trained under, dense without an adapter. Another plan than
-    the adapter's is used with a warning."""
+    """Attention plan; null takes the one that the adapter was trained under, or dense attention. Another plan than the
+    adapter's is used with a warning."""
     clips_per_prompt: int = 1
     """Clips of each prompt, with different noise."""
     seed: int = 0

@@ -61,8 +61,8 @@ def find_plan(transformer: nn.Module) -> "PlanHandle | None":
     Raises:
         ConfigError: The class is unknown.
     """
-    model, _ = find_transformer(transformer)
-    owners = (hook.__self__ for hook in model._forward_pre_hooks.values() if inspect.ismethod(hook))
+    hooks = find_transformer(transformer)[0]._forward_pre_hooks.values()
+    owners = (hook.__self__ for hook in hooks if inspect.ismethod(hook))
     return next((owner for owner in owners if isinstance(owner, PlanHandle)), None)
 
 
@@ -90,7 +90,7 @@ class PlanHandle:
             module.set_processor(processor)
         self._hooks = (
             transformer.register_forward_pre_hook(self._begin, with_kwargs=True),
-            transformer.register_forward_hook(self._end),
+            transformer.register_forward_hook(self._end, always_call=True),
         )
 
     @property
@@ -131,7 +131,8 @@ class PlanHandle:
         """Tell the layers what this forward pass is."""
         self._check_unchanged()
         self._remember_in_checkpoints()
-        context, windows = DENSE, (None,) * self._plan.num_layers
+        context: AttentionContext = DENSE
+        windows: tuple[WindowSpec | None, ...] = (None,) * self._plan.num_layers
         if self._is_enabled:
             inputs = self._signature.bind(transformer, *args, **kwargs).arguments
             context = self._context(inputs)
@@ -188,7 +189,13 @@ def _windows_on(plan: AttentionPlan, grid: Grid) -> tuple[WindowSpec | None, ...
     """
     plan.check(num_layers=plan.num_layers, num_heads=plan.num_heads, grid=grid)
     covers = {window: window.covers(grid) for window in set(plan.layers)}
-    return tuple(None if covers[window] else window for window in plan.layers)
+    return tuple(None if covers[window] else _one_object(window) for window in plan.layers)
+
+
+@functools.cache
+def _one_object(window: WindowSpec) -> WindowSpec:
+    """Return the first window that was equal to this one: compiled code tells windows apart by identity."""
+    return window
 
 
 def _read(geometry: Geometry, timestep: Tensor | None, batch: int) -> tuple[list[float], tuple[int, ...] | None]:

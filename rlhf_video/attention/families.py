@@ -4,7 +4,7 @@
 |---|---|---|---|
 | WanTransformer3DModel | video | latents, patch_size (frames, height, width) | cross-attention |
 | LTXVideoTransformer3DModel | video | arguments num_frames, height, width | cross-attention |
-| CogVideoXTransformer3DModel | text, video | latents (frames before channels), patch_size, patch_size_t | all tokens real |
+| CogVideoXTransformer3DModel | text, video | latents, frames first; patch_size, patch_size_t | all tokens real |
 | EasyAnimateTransformer3DModel | text, video | latents, patch_size | both encoders, all tokens real |
 | HunyuanVideoTransformer3DModel | video, text | latents, patch_size, patch_size_t | padded: counts from the mask |
 
@@ -36,10 +36,17 @@ class Geometry(NamedTuple):
 class Family:
     """One transformer class."""
 
-    attention_modules: Callable[[Any], list[nn.Module]]
-    """Self-attention modules of a transformer, in layer order."""
     geometry: Callable[[Any, Mapping[str, Any]], Geometry]
     """Reads the geometry from a transformer and the named arguments of its forward pass."""
+    blocks: tuple[str, ...] = ("transformer_blocks",)
+    """Lists of blocks, in the order in which they run."""
+    attention: str = "attn1"
+    """Self-attention in a block."""
+
+    def attention_modules(self, transformer: nn.Module) -> list[Any]:
+        """Return the self-attention modules, first layer first."""
+        blocks = (block for name in self.blocks for block in transformer.get_submodule(name).children())
+        return [block.get_submodule(self.attention) for block in blocks]
 
 
 def _wan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
@@ -48,15 +55,15 @@ def _wan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
 
 
 def _ltx(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
-    sizes = [inputs.get(name) for name in ("num_frames", "height", "width")]
-    num_tokens = inputs["hidden_states"].shape[1]
-    if any(size is None for size in sizes) or num_tokens != Grid(*sizes).num_tokens:
+    frames, height, width = (inputs.get(name) or 0 for name in ("num_frames", "height", "width"))
+    grid, num_tokens = Grid(frames, height, width), inputs["hidden_states"].shape[1]
+    if grid.num_tokens != num_tokens:
         raise ConfigError(
-            f"num_frames={sizes[0]}, height={sizes[1]} and width={sizes[2]} do not describe the {num_tokens} tokens of "
-            "this LTX forward pass: windows need the latent sizes that the pipeline gives, without extra condition "
-            "tokens. Pass them, or switch the plan off with handle.disabled()."
+            f"num_frames={frames}, height={height}, width={width} do not describe the {num_tokens} tokens of this LTX "
+            "forward pass: windows need the latent sizes, as LTXPipeline passes them, and no condition tokens behind "
+            "the clip. Pass the three arguments, or switch the plan off with handle.disabled()."
         )
-    return Geometry(Grid(*sizes))
+    return Geometry(grid)
 
 
 def _cogvideox(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
@@ -81,17 +88,13 @@ def _hunyuan(transformer: Any, inputs: Mapping[str, Any]) -> Geometry:
 
 
 FAMILIES: dict[str, Family] = {
-    "WanTransformer3DModel": Family(lambda model: [block.attn1 for block in model.blocks], _wan),
-    "CogVideoXTransformer3DModel": Family(
-        lambda model: [block.attn1 for block in model.transformer_blocks], _cogvideox
-    ),
+    "WanTransformer3DModel": Family(_wan, blocks=("blocks",)),
+    "CogVideoXTransformer3DModel": Family(_cogvideox),
     "HunyuanVideoTransformer3DModel": Family(
-        lambda model: [block.attn for block in (*model.transformer_blocks, *model.single_transformer_blocks)], _hunyuan
+        _hunyuan, blocks=("transformer_blocks", "single_transformer_blocks"), attention="attn"
     ),
-    "LTXVideoTransformer3DModel": Family(lambda model: [block.attn1 for block in model.transformer_blocks], _ltx),
-    "EasyAnimateTransformer3DModel": Family(
-        lambda model: [block.attn1 for block in model.transformer_blocks], _easyanimate
-    ),
+    "LTXVideoTransformer3DModel": Family(_ltx),
+    "EasyAnimateTransformer3DModel": Family(_easyanimate),
 }
 """By the name of the diffusers class; names, so that no model is imported before it is used."""
 

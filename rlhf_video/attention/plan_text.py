@@ -58,5 +58,5 @@ def text_of_window(window: WindowSpec) -> str:
 
 def _text_of_value(name: str, value: object) -> str:
     if isinstance(value, list):
-        return f"{name} {' x '.join(map(str, value))}" if any(value) else ""
+        return f"{name} {' x '.join(map(str, value))}" if any(value) or name != "shift" else ""
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -55,7 +55,7 @@ def divisors(count: int) -> list[int]:
 def plan_tile(grid: Grid, density: float, *, boxes: Sequence[int] | None = None, strict: bool = True) -> Tile:
     """Return a sliding tile window with a density near the target.
 
-    Among tiles whose density is within `CLOSE` of the target (failing that, the nearest within `NEAR`): 192 to 1024
+    Among tiles whose density is within `CLOSE` of the target (failing that, within `NEAR`): 192 to 1024
     tokens first, then the fewest axes along which a tile sees no neighbour, then the most even share of the three axes.
 
     Args:
@@ -70,7 +70,13 @@ def plan_tile(grid: Grid, density: float, *, boxes: Sequence[int] | None = None,
     Raises:
         ConfigError: No tile comes within `NEAR` of the target; lists the nearest with their densities.
     """
-    return _best(grid, density, list(divisor_tiles(grid, boxes=boxes)), "tile", strict=strict)
+    return _best(
+        grid,
+        density,
+        list(divisor_tiles(grid, boxes=boxes)),
+        f"tile of {_least_tile(grid)} or more tokens",
+        strict=strict,
+    )
 
 
 def plan_local(grid: Grid, density: float, *, strict: bool = True) -> Local:
@@ -94,12 +100,16 @@ def plan_band(grid: Grid, density: float, *, strict: bool = True) -> Band:
 
 
 def divisor_tiles(grid: Grid, *, boxes: Sequence[int] | None = None) -> Iterator[Choice[Tile]]:
-    """Yield the tiles that divide a grid, with each of their boxes; arguments as for `plan_tile`."""
+    """Yield the tiles that divide a grid, with each of their boxes; arguments as for `plan_tile`.
+
+    Tiles of less than a quarter of the preferred size are left out: they are many, and leave kernels idle.
+    """
     least = _least_queries(grid)
+    least_tile = _least_tile(grid)
     axes = [list(_tiles_of_axis(size, boxes)) for size in grid]
     for parts in itertools.product(*axes):
         tokens, share = math.prod(part.tile for part in parts), math.prod(part.share for part in parts)
-        if tokens * 4 < least:  # far too small to be worth listing, and there are many
+        if tokens < least_tile:
             continue
         size = max(0.0, math.log(least / tokens), math.log(tokens / MAX_TILE))
         blind = sum(part.box == 1 and part.share < 1 for part in parts)
@@ -140,7 +150,7 @@ class _AxisTiles:
 def _tiles_of_axis(size: int, boxes: Sequence[int] | None) -> Iterator[_AxisTiles]:
     for tile in divisors(size):
         count = size // tile
-        fits = {box for box in range(1, count, 2) if boxes is None or box in boxes}
+        fits = {box for box in (range(1, count, 2) if boxes is None else boxes) if box < count}
         if boxes is None or any(box >= count for box in boxes):
             fits.add(count)
         if tile == size:
@@ -154,6 +164,10 @@ def _least_queries(grid: Grid) -> int:
     return min(MIN_QUERIES, max(1, grid.num_tokens // 32))
 
 
+def _least_tile(grid: Grid) -> int:
+    return math.ceil(_least_queries(grid) / 4)
+
+
 def _unevenness(shares: Sequence[float]) -> float:
     return round(math.log(max(shares) / min(shares)), 6)
 
@@ -161,6 +175,8 @@ def _unevenness(shares: Sequence[float]) -> float:
 def _best(grid: Grid, density: float, choices: list[Choice[WindowT]], what: str, *, strict: bool) -> WindowT:
     """Return the choice with the fewest flaws among those close to the target density."""
     check_density(density)
+    if density < 1:  # a window that covers the clip is no answer, unless the grid has no other
+        choices = [choice for choice in choices if choice.density < 1] or choices
 
     def miss(choice: Choice[WindowT]) -> float:
         return round(abs(math.log(choice.density / density)), 6)

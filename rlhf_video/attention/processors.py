@@ -10,6 +10,7 @@ Five processors of our own, the alternative, would be 150 lines that have to fol
 `torch.compile` traces the rebuilt code (tested, one graph for each block). It needs three things: the state is
 plain values on the processor, not in the globals, or each layer would compile alone; the copy has no `__name__`, or
 guards would look up the stock module; the signature is the stock one, by which modules filter their arguments.
+Letters: B batch, N tokens, S heads, D head_dim.
 """
 
 import functools
@@ -25,8 +26,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rlhf_video.attention.context import AttentionContext, LayerSlot
+from rlhf_video.attention.problem import Problem
 from rlhf_video.attention.window_spec import WindowSpec
-from rlhf_video.attention.windowed import windowed_attention
+from rlhf_video.attention.windowed import attend_in_windows
 from rlhf_video.errors import ConfigError
 
 _Attention = Callable[..., Tensor]
@@ -79,12 +81,11 @@ def stock_processor(processor: Any) -> Any:
 
 
 def _blank(stock_class: type) -> Any:
-    windowed_class = _windowed_class(stock_class)
-    return windowed_class.__new__(windowed_class)
+    return object.__new__(_windowed_class(stock_class))
 
 
 @functools.cache
-def _windowed_class(stock_class: Any) -> type:
+def _windowed_class(stock_class: Any) -> type[Any]:
     stock_call = stock_class.__call__
     rebuilt = types.FunctionType(
         stock_call.__code__, _scope(stock_class), "__call__", stock_call.__defaults__, stock_call.__closure__
@@ -160,7 +161,8 @@ def _windows(
     value: Tensor,
 ) -> Tensor:
     assert context.grid is not None
-    return windowed_attention(query, key, value, context.grid, spec, text=context.text, scale=scale, backend=backend)
+    problem = Problem(context.grid, spec, context.text, query.shape[-1] ** -0.5 if scale is None else scale)
+    return attend_in_windows(query, key, value, problem, backend=backend)
 
 
 def _of_items(context: AttentionContext, items: list[int]) -> AttentionContext:
@@ -181,8 +183,9 @@ def _check(mask: Tensor | None, context: AttentionContext, options: Mapping[str,
 
 def _heads_first(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
     """Call torch's attention on (B, N, S, D)."""
-    transposed = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    return functional.scaled_dot_product_attention(*transposed, attn_mask=attn_mask, **options).transpose(1, 2)
+    q_BSND, k_BSND, v_BSND = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    out = functional.scaled_dot_product_attention(q_BSND, k_BSND, v_BSND, attn_mask=attn_mask, **options)
+    return out.transpose(1, 2)
 
 
 _tokens_first_by_plan = _by_plan(_heads_first)
@@ -190,5 +193,5 @@ _tokens_first_by_plan = _by_plan(_heads_first)
 
 def _by_plan_heads_first(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
     """Stand in for torch's attention, on (B, S, N, D)."""
-    transposed = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    return _tokens_first_by_plan(*transposed, *args, **options).transpose(1, 2)
+    q_BNSD, k_BNSD, v_BNSD = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    return _tokens_first_by_plan(q_BNSD, k_BNSD, v_BNSD, *args, **options).transpose(1, 2)

@@ -49,8 +49,18 @@ def windowed_attention(
     """
     problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale)
     _check(query, key, value, problem)
+    spec.check(grid)
     if spec.covers(grid):
         return dense_attention(query, key, value, problem)
+    return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
+
+
+def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, problem: Problem, *, backend: str) -> Tensor:
+    """Do what `windowed_attention` does where the window is known to fit the grid and not to cover it.
+
+    A model's layers ask that once for each grid, outside of code that torch.compile traces.
+    """
+    _check(query, key, value, problem)
     return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
 
 
@@ -75,7 +85,6 @@ def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
         )
     if problem.text is not None and problem.text.valid is not None and len(problem.text.valid) != len(query):
         raise ConfigError(f"The text mask counts {len(problem.text.valid)} items, the batch has {len(query)}.")
-    problem.spec.check(problem.grid)
 
 
 def _chosen(name: str, tensors: tuple[Tensor, Tensor, Tensor], problem: Problem) -> Backend:

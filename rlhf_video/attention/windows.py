@@ -52,9 +52,9 @@ def window_from_json(values: Mapping[str, object]) -> WindowSpec:
         ConfigError: The kind or a field is unknown, a field is missing, or a value does not fit.
     """
     kind = values.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ConfigError(f"Unknown window kind {kind!r}. Known: {', '.join(_KINDS)}.")
-    spec = _KINDS[str(kind)]
+    spec = _KINDS[kind]
     known = {field.name for field in fields(spec)}  # type: ignore[arg-type]
     given = {name: value for name, value in values.items() if name != "kind"}
     if unknown := sorted(set(given) - known):

@@ -100,7 +100,9 @@ def describe_plan(plan: AttentionPlan | None) -> str:
     """Return a plan in one line for cards and messages; "full" is dense attention."""
     if plan is None or plan.is_full:
         return DENSE
-    parts = [f"layers {text_of_layers(layers)} {text_of_window(window)}" for window, layers in plan.layers_of_window.items()]
+    parts = [
+        f"layers {text_of_layers(layers)} {text_of_window(window)}" for window, layers in plan.layers_of_window.items()
+    ]
     if plan.dense_sigmas is not None:
         parts.append("dense at noise levels {:g} to {:g}".format(*plan.dense_sigmas))
     return f"{'; '.join(parts)} (fingerprint {plan.fingerprint})"

@@ -120,7 +120,9 @@ from rlhf_video.attention import AttentionPlan, apply_attention_plan
 from rlhf_video.lora import read_adapter_metadata
 
 plan = AttentionPlan.from_json(read_adapter_metadata("path/to/this/folder")["attention_plan"])
-apply_attention_plan(pipe.transformer, plan)
+for transformer in (pipe.transformer, pipe.transformer_2):  # Wan 2.2 has two, Wan 2.1 one
+    if transformer is not None:
+        apply_attention_plan(transformer, plan)
 ```
 
 ComfyUI and kohya files have no place for a plan: programs that read those run the adapter dense.

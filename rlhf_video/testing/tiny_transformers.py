@@ -24,7 +24,7 @@ class TinyTransformer(NamedTuple):
     name: str
 
     def inputs(self, grid: tuple[int, int, int], *, batch: int = 1, seed: int = 0) -> dict[str, Any]:
-        """Return random inputs for a grid of tokens; timesteps are 500, HunyuanVideo's texts have 5, 4, ... tokens."""
+        """Return random inputs for a grid of tokens; timesteps 500; texts of 5, HunyuanVideo's of 5, 4, ... tokens."""
         return _inputs(self.name, grid, batch, torch.Generator().manual_seed(seed))
 
     def run(self, inputs: dict[str, Any]) -> Tensor:
@@ -133,7 +133,8 @@ def _inputs(name: str, grid: tuple[int, int, int], batch: int, generator: torch.
     frames, height, width = grid
     latents = torch.randn(batch, _CHANNELS, frames, 2 * height, 2 * width, generator=generator)
     text = torch.randn(batch, _TEXT_LENGTH, _TEXT_WIDTH, generator=generator)
-    inputs = {"hidden_states": latents, "timestep": torch.full((batch,), 500.0), "encoder_hidden_states": text}
+    inputs: dict[str, Any] = {"hidden_states": latents, "encoder_hidden_states": text}
+    inputs["timestep"] = torch.full((batch,), 500.0)
     if name == "CogVideoXTransformer3DModel":
         inputs["hidden_states"] = latents.transpose(1, 2)
         rotary = get_3d_rotary_pos_embed(_HEAD_DIM, ((0, 0), (height, width)), (height, width), frames, use_real=True)

@@ -114,7 +114,7 @@ def test_dry_run_shows_the_plan_and_what_it_saves(config: GenerateConfig, adapte
         text = describe(changed)
         assert "band" in text
         assert "density" in text
-        assert "cheaper" in text
+        assert "1.5x" in text
 
 
 def test_a_plan_that_does_not_fit_the_clip_is_refused_before_weights_are_read(

@@ -55,8 +55,14 @@ def write_config(folder: Path, name: str, **changes: object) -> Path:
     return file
 
 
-def train(folder: Path, name: str, launcher: tuple[str, ...] = (), **environment: str) -> dict[str, Tensor]:
-    file = write_config(folder, name)
+def train(
+    folder: Path,
+    name: str,
+    launcher: tuple[str, ...] = (),
+    changes: dict[str, object] | None = None,
+    **environment: str,
+) -> dict[str, Tensor]:
+    file = write_config(folder, name, **(changes or {}))
     command = [sys.executable, *launcher, "rlhf_video/train_reward_bp.py", "--config", str(file)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
@@ -82,6 +88,16 @@ def test_two_processes_of_accelerate_launch_equal_one(folder: Path, single: dict
 def test_two_fsdp2_processes_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
     double = train(folder, "fsdp2", CLUSTER, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_fsdp2_processes_equal_one_under_an_attention_plan(folder: Path) -> None:
+    sampling = {"num_frames": 9, "height": 32, "width": 32, "num_steps": 3, "guidance": 2.0}
+    changes: dict[str, object] = {"attention": {"preset": "hybrid_middle"}, "sampling": sampling}
+    one = train(folder, "windowed", changes=changes)
+    double = train(folder, "windowed-fsdp2", CLUSTER, changes, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    torch.testing.assert_close(double, one, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rlhf_video.attention import AttentionPlan, Band, Full
-from rlhf_video.backbones import VideoBackbone, VideoShape
+from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
 from rlhf_video.errors import AdapterError, ConfigError
 from rlhf_video.lora import (
     AdapterCard,
@@ -119,9 +119,12 @@ def test_a_plan_for_another_depth_or_a_damaged_one_is_named(tiny_wan: VideoBackb
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
-def test_published_adapters_record_a_plan_that_this_version_reads(folder: Path) -> None:
-    recorded = recorded_attention(read_adapter_metadata(folder))
-    assert recorded is None or AttentionPlan.from_json(recorded).num_layers == 6
+def test_published_adapters_load_with_the_attention_they_record(folder: Path) -> None:
+    metadata = read_adapter_metadata(folder)
+    backbone = load_backbone(metadata["base"])
+    assert load_adapter(backbone, folder, attention="apply") == metadata
+    assert _has_adapter(backbone)
+    assert (backbone.attention_plan is None) == (metadata["attention_plan"] == "full")
 
 
 def _card(attention_plan: str) -> str:
@@ -133,7 +136,11 @@ def _card(attention_plan: str) -> str:
 
 def test_the_card_of_a_windowed_adapter_says_so_and_how_to_use_it() -> None:
     text = _card("layers 0-1 band")
-    for part in ("| Attention plan | layers 0-1 band |", "trained under an attention plan", "apply_attention_plan(pipe"):
+    for part in (
+        "| Attention plan | layers 0-1 band |",
+        "trained under an attention plan",
+        "apply_attention_plan(transformer, plan)",
+    ):
         assert part in text
     assert "apply_attention_plan" not in _card("full")
     assert "| Attention plan | full |" in _card("full")
@@ -147,7 +154,7 @@ def test_the_cards_snippet_runs_and_gives_this_projects_velocity(
     pipe = WanPipeline.from_pretrained(tiny_wan_folder)
     pipe.load_lora_weights(tmp_path, adapter_name="default")
     code = _card("layers 1 band").split("```python\n")[2].split("```")[0]
-    exec(code.replace("path/to/this/folder", str(tmp_path)), {"pipe": pipe})  # noqa: S102 (what a user would paste)
+    exec(code.replace("path/to/this/folder", str(tmp_path)), {"pipe": pipe})  # what a user would paste
     noise = backbone.noise(VideoShape(batch=2, frames=9, height=32, width=32), torch.Generator().manual_seed(1))
     cond = backbone.encode_prompts(TINY_PROMPTS)
     with torch.no_grad():
