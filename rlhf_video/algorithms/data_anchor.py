@@ -1,18 +1,15 @@
 """A plain flow-matching loss on given clips beside the reward: the forward-KL anchor of DDRL (arXiv:2512.04332)."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_setup import World
-from rlhf_video.data import read_video
+from rlhf_video.data import read_clip_list
 from rlhf_video.diffusion.flow import interpolate, velocity_target
 from rlhf_video.diffusion.sigmas import shift_sigma
-from rlhf_video.errors import DataError
 from rlhf_video.runtime import generator_for
 
 
@@ -32,19 +29,13 @@ class DataAnchor:
         """
         if config.data_anchor.weight == 0 or config.data_anchor.manifest is None:
             return None
-        entries = _read_manifest(config.data_anchor.manifest)
-        wanted = (config.sampling.num_frames, 3, config.sampling.height, config.sampling.width)
-        latents = []
-        for file, _ in entries:
-            video = read_video(file)[0]
-            if tuple(video.shape) != wanted:
-                raise DataError(
-                    f"data_anchor: '{file}' has shape {tuple(video.shape)} (frames, channels, height, width), the "
-                    f"sampling size is {wanted}: generate the anchor clips with the same size."
-                )
+        entries = read_clip_list(config.data_anchor.manifest, field="data_anchor.manifest")
+        size, latents = config.sampling, []
+        for entry in entries:
+            video = entry.read((size.num_frames, 3, size.height, size.width), field="data_anchor.manifest")
             with torch.no_grad():
                 latents.append(world.backbone.encode(video[None]).cpu())
-        prompts = tuple(prompt for _, prompt in entries)
+        prompts = tuple(entry.prompt for entry in entries)
         for prompt in prompts:
             world.backbone.encode_prompts([prompt])
         world.backbone.release_text_encoder()
@@ -73,19 +64,3 @@ class DataAnchor:
         loss = config.data_anchor.weight * (velocity.float() - velocity_target(clean, noise)).square().mean()
         backward(loss)
         return float(loss.detach())
-
-
-def _read_manifest(path: Path) -> list[tuple[Path, str]]:
-    if not path.is_file():
-        raise DataError(f"data_anchor.manifest '{path}' does not exist: write one with rlhf_video/generate.py.")
-    try:
-        clips = json.loads(path.read_text(encoding="utf-8"))["clips"]
-        entries = [(path.parent / clip["file"], str(clip["prompt"])) for clip in clips]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f'data_anchor.manifest \'{path}\' is not a manifest ({error}): it needs {{"clips": [{{"file": ..., '
-            '"prompt": ...}, ...]}.'
-        ) from error
-    if not entries:
-        raise DataError(f"data_anchor.manifest '{path}' lists no clips.")
-    return entries

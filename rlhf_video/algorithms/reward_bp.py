@@ -34,8 +34,8 @@ from rlhf_video.algorithms.gradient_estimators import (
     num_backwards,
     segments,
 )
+from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
-from rlhf_video.algorithms.reward_bp_learner import Learner, StepMetrics
 from rlhf_video.algorithms.reward_bp_outcome import Outcome, finish, finished_outcome
 from rlhf_video.algorithms.reward_bp_setup import World, open_world
 from rlhf_video.algorithms.reward_bp_watch import Watch
@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (*RUN_MAY_CHANGE, "sweep", "test", "prompts.test", "judge", "licence")
 """Config fields that a resumed run may change: what only happens after training, or only reports."""
+
+ADVICE = "Lower optim.learning_rate or estimator.num_grad_steps, or set estimator.detach_input=true"
+"""What to do when a gradient is not finite."""
 
 
 def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = False) -> Outcome:
@@ -73,7 +76,7 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     world = open_world(config, distribution)
     anchor = DataAnchor.open(config, world)
     run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
-    learner = Learner(config, world.backbone, distribution)
+    learner = Learner(config, world.backbone, distribution, advice=ADVICE)
     watch = Watch(config, world, learner, run)
     first_step = watch.restore_or_start()
     for step in range(first_step, config.num_steps):

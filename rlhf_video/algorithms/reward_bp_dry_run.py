@@ -2,12 +2,12 @@
 
 import math
 import textwrap
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from rlhf_video.algorithms.dry_run import activations, config_folder
 from rlhf_video.algorithms.gradient_estimators import choose_steps
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.backbones import VideoBackbone, VideoShape, meta_backbone
@@ -15,9 +15,6 @@ from rlhf_video.lora import attach
 from rlhf_video.lora.files import DENSE
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime import generator_for
-
-SHIPPED_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "backbones"
-"""Config files, without weights, of models with a recipe here; folders are named like the Hub's, in small letters."""
 
 
 def describe(config: RewardBpConfig) -> str:
@@ -27,7 +24,7 @@ def describe(config: RewardBpConfig) -> str:
         BackboneError: There are neither weights nor config files of the backbone.
         ConfigError: Sizes or steps do not fit.
     """
-    backbone = meta_backbone(_config_folder(config.backbone), dtype=getattr(torch, config.precision))
+    backbone = meta_backbone(config_folder(config.backbone), dtype=getattr(torch, config.precision))
     frozen = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     trainable = sum(p.numel() for p in attach(backbone, config.lora, seed=config.seed))
     sampling = config.sampling
@@ -70,12 +67,8 @@ def memory_plan(
         micro: Clips in one forward pass.
     """
     width = torch.finfo(backbone.dtype).bits // 8
-    model = cast(Any, next(iter(backbone.transformers.values()))).config
-    hidden = model.num_attention_heads * model.attention_head_dim
     passes = 1 if config.sampling.guidance == 1.0 else 2
-    rows = micro * passes * tokens
-    block = rows * (16 * hidden + 2 * model.ffn_dim) * width
-    kept = model.num_layers * (rows * hidden * width if config.gradient_checkpointing else block)
+    kept, block = activations(backbone, micro * passes * tokens, recompute=config.gradient_checkpointing)
     sampling = config.sampling
     shape = VideoShape(batch=micro, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
     latent = backbone.spec.latent_shape(shape)
@@ -132,9 +125,3 @@ def decoder_sizes(backbone: VideoBackbone, latent: tuple[int, int, int, int, int
             cache = [entry.detach() if isinstance(entry, Tensor) else entry for entry in cache]
     cache_bytes = sum(entry.numel() * entry.element_size() for entry in cache if isinstance(entry, Tensor))
     return cache_bytes, sum(saved.values())
-
-
-def _config_folder(name: str) -> str:
-    """Return the folder of config files: the model's own where it is on this machine, else the shipped one."""
-    shipped = SHIPPED_CONFIGS / name.rsplit("/", 1)[-1].lower().removesuffix("-diffusers")
-    return str(shipped) if not Path(name).is_dir() and shipped.is_dir() else name

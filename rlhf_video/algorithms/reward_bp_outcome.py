@@ -1,46 +1,24 @@
 """The end of a run: strength sweep, the one comparison on test prompts, adapter, card, report and table."""
 
-import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
+from rlhf_video.algorithms.learner import Learner
+from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
-from rlhf_video.algorithms.reward_bp_learner import Learner
-from rlhf_video.algorithms.reward_bp_setup import GUARD_REWARDS, World, attention_file_sha256, load_suites
+from rlhf_video.algorithms.reward_bp_setup import World, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.backbones import describe_plan
-from rlhf_video.data import contact_sheet
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, command_line, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
 from rlhf_video.validation import StrengthSweep
+from rlhf_video.validation.report_views import Role
 from rlhf_video.validation.reporting import CurveView, ScoreView, TrainingReport, write_training_report
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves behind."""
-
-    adapter: Path
-    """Folder that diffusers' `load_lora_weights` reads."""
-    report: Path
-    """Self-contained HTML page."""
-    grid: Path
-    """PNG with base and adapter clips side by side."""
-    scale: float
-    """Recommended adapter strength."""
-    table: str
-    """Markdown table: base, adapter, difference with its interval."""
-    alarms: tuple[str, ...]
-    """Names of the alarms that were raised while training."""
-    prompts_name: str
-    """Which prompts the table was measured on."""
 
 
 def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch, run: Run) -> Outcome:
@@ -84,7 +62,7 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
     save()
     if run.is_main:
         write_card(outcome.adapter, _adapter_card(config, world, watch, outcome, final))
-        _write_grid(outcome.grid, final)
+        write_grid(outcome.grid, final.base_clips, final.adapter_clips)
         _write_report(outcome, config, world, watch, run, final, sweep)
         run.write_card(_card(config, world, watch, outcome, final, sweep))
     return outcome
@@ -92,26 +70,10 @@ def finish(config: RewardBpConfig, world: World, learner: Learner, watch: Watch,
 
 def finished_outcome(config: RewardBpConfig) -> Outcome | None:
     """Return what a finished run of this very config left in `config.output_dir`; None where there is none."""
-    run = Path(config.output_dir)
-    file = run / "card.json"
-    if not file.exists():
+    folder = Path(config.output_dir)
+    if not (folder / "card.json").exists():
         return None
-    card = json.loads(file.read_text())
-    suites = load_suites(config)
-    prompts = {suite.sha256 for suite in (suites.train, suites.validation, suites.test) if suite is not None}
-    if card["config_hash"] != config_hash(config) or card["attention_file"] != attention_file_sha256(config):
-        return None
-    if {entry["sha256"] for entry in card["prompts"].values()} != prompts:
-        return None
-    return Outcome(
-        adapter=run / "adapter",
-        report=run / "report.html",
-        grid=run / "samples" / "grid.png",
-        scale=card["recommended_scale"],
-        table=card["table"],
-        alarms=tuple(card["alarm_names"]),
-        prompts_name=card["measured_on"],
-    )
+    return read_outcome(folder, config, load_suites(config), config.attention)
 
 
 def _steps_taken(config: RewardBpConfig, watch: Watch) -> int:
@@ -125,34 +87,14 @@ def _steps_text(config: RewardBpConfig, watch: Watch) -> str:
     return f"stopped after {watch.stopped_at} of {config.num_steps} optimiser steps, adapter of step {watch.best_step}"
 
 
-def _write_grid(path: Path, final: Validated, *, num_prompts: int = 8) -> None:
-    """Write base (left) and adapter (right) of the first clip of a few prompts."""
-    prompts = list(dict.fromkeys(final.base_clips.prompts))
-    places = torch.linspace(0, len(prompts) - 1, min(num_prompts, len(prompts))).round().long().tolist()
-    videos, labels = [], []
-    for prompt in (prompts[place] for place in dict.fromkeys(places)):
-        index = final.base_clips.prompts.index(prompt)
-        videos += [final.base_clips.video[index], final.adapter_clips.video[index]]
-        labels += [f"base: {prompt}", f"adapter: {prompt}"]
-    contact_sheet(videos, path, labels=labels, columns=2)
-
-
 def _views(world: World, final: Validated) -> tuple[ScoreView, ...]:
     rewards = world.rewards
-    roles = {
+    roles: dict[str, Role] = {
         **dict.fromkeys(rewards.judge_scores, "judge"),
         **dict.fromkeys(rewards.held_out_scores, "held-out"),
         **dict.fromkeys(world.trained_names(), "trained"),
     }
-    views = []
-    for key, role in roles.items():
-        values = final.comparison.base[key]
-        is_share = role == "judge" and bool(((values == 0) | (values == 1)).all())
-        views.append(ScoreView(key=key, label=key, role=role, is_share=is_share))  # type: ignore[arg-type]
-    for key in final.comparison.keys:
-        if key not in roles and key.split("/")[0] in (*GUARD_REWARDS, "dynamic_degree", "diversity"):
-            views.append(ScoreView(key=key, label=key, role="guard", better="neither"))
-    return tuple(views)
+    return score_views(final.comparison, roles)
 
 
 def _write_report(
@@ -209,10 +151,7 @@ def _write_report(
 def _adapter_card(
     config: RewardBpConfig, world: World, watch: Watch, outcome: Outcome, final: Validated
 ) -> AdapterCard:
-    suite, device = world.suites.train, world.backbone.device
-    hardware = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
+    suite = world.suites.train
     notes = [
         f"Measured on {final.comparison.num_pairs} pairs of clips from {final.comparison.num_prompts} "
         f"{outcome.prompts_name}, same prompt and noise; intervals are 95%, clustered by prompt.",
@@ -236,7 +175,7 @@ def _adapter_card(
         scale=outcome.scale,
         table=outcome.table,
         attention_plan=describe_plan(world.backbone.attention_plan),
-        hardware=f"{world.distribution.num_processes} process(es), {hardware}",
+        hardware=hardware(world.backbone.device, world.distribution.num_processes),
         notes=notes,
     )
 
@@ -249,15 +188,14 @@ def _card(
     final: Validated,
     sweep: StrengthSweep | None,
 ) -> dict[str, object]:
-    suites = (world.suites.train, world.suites.validation, world.suites.test)
     return {
         "method": "reward_bp",
         "command": command_line(world.distribution.num_processes),
         "config_hash": config_hash(config),
         "base": config.backbone,
         "attention_plan": world.backbone.attention_record(),
-        "attention_file": attention_file_sha256(config),
-        "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in suites if suite is not None},
+        "attention_file": attention_file_sha256(config.attention),
+        "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in world.suites.all},
         "recommended_scale": outcome.scale,
         "num_steps": _steps_taken(config, watch),
         "stopped_at": watch.stopped_at,

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from rewards.composite import Normalisation
+from rlhf_video.algorithms.clip_maker import attention_file_sha256
+from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
-from rlhf_video.algorithms.reward_bp_learner import AdapterState, Learner
-from rlhf_video.algorithms.reward_bp_setup import World, attention_file_sha256
+from rlhf_video.algorithms.reward_bp_setup import World
 from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import Run
 from rlhf_video.validation import (
@@ -139,7 +140,7 @@ class Watch:
         return {
             "prompts.train": suites.train.sha256,
             "prompts.validation": suites.validation.sha256,
-            "attention.file": attention_file_sha256(self._config),
+            "attention.file": attention_file_sha256(self._config.attention),
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:

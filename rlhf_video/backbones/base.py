@@ -158,6 +158,8 @@ class VideoBackbone(AttentionHost, ABC):
     transformers: dict[str, nn.Module]
     """One transformer, or two experts, by the pipeline's component name; adapters and attention plans attach here. The
     distributed runtime may replace an entry by its prepared (wrapped) module."""
+    boundary_sigma: float | None = None
+    """With two experts, the noise level from which up the first one runs; None for one transformer."""
     vae: nn.Module
     device: torch.device
     dtype: torch.dtype

@@ -41,3 +41,11 @@ def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 def velocity_target(clean: Tensor, noise: Tensor) -> Tensor:
     """Return the velocity noise - clean that the model learns; the same at every sigma."""
     return noise - clean
+
+
+def velocity_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of each clip's velocity in float32, shape (batch,).
+
+    With `velocity_target` as the target it is the flow-matching loss (Lipman et al. 2022, arXiv:2210.02747).
+    """
+    return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)

@@ -1,5 +1,7 @@
 """Noise-level schedules, equal to those of diffusers' flow-match Euler scheduler."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,3 +50,40 @@ def flow_sigmas(num_steps: int, shift: float = 1.0) -> Tensor:
     levels = timesteps / NUM_TRAIN_TIMESTEPS
     levels = shift * levels / (1 + (shift - 1) * levels)
     return torch.cat([torch.from_numpy(levels).to(torch.float32), torch.zeros(1)])
+
+
+def random_sigma(
+    generator: torch.Generator,
+    distribution: Literal["uniform", "logit_normal"] = "uniform",
+    *,
+    mean: float = 0.0,
+    deviation: float = 1.0,
+) -> Tensor:
+    """Draw a noise level for training, before the shift.
+
+    Args:
+        generator: A CPU generator.
+        distribution: Uniform in [0, 1), or logit-normal (Esser et al. 2024, arXiv:2403.03206, section 3.1).
+        mean: Of the logit, for logit_normal.
+        deviation: Of the logit, for logit_normal, > 0.
+
+    Returns:
+        Scalar in [0, 1].
+    """
+    if distribution == "uniform":
+        return torch.rand((), generator=generator)
+    return torch.sigmoid(mean + deviation * torch.randn((), generator=generator))
+
+
+def sigma_quantiles(
+    num_levels: int,
+    distribution: Literal["uniform", "logit_normal"] = "uniform",
+    *,
+    mean: float = 0.0,
+    deviation: float = 1.0,
+) -> Tensor:
+    """Return the midpoints of equally likely parts of what `random_sigma` draws, shape (num_levels,), ascending."""
+    share = (torch.arange(num_levels) + 0.5) / num_levels
+    if distribution == "uniform":
+        return share
+    return torch.sigmoid(mean + deviation * torch.special.ndtri(share))

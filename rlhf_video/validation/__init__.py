@@ -1,6 +1,6 @@
 """Same-noise comparison of base and adapter, guards, held-out stop and adapter-strength sweep: used by every method."""
 
-from rlhf_video.validation.clips import Clips, Scores, diversity_scores, join_scores, score_clips
+from rlhf_video.validation.clips import Clips, Scores, diversity_scores, join_scores, psnr_scores, score_clips
 from rlhf_video.validation.comparison import Comparison, ScoreChange
 from rlhf_video.validation.guards import Alarm, GuardConfig, GuardReading, alarms_of, check_guards, read_guards
 from rlhf_video.validation.held_out import HeldOutStop, HeldOutStopConfig
@@ -37,6 +37,7 @@ __all__ = [
     "diversity_scores",
     "effect_rows",
     "join_scores",
+    "psnr_scores",
     "read_guards",
     "score_clips",
     "sweep_strength",

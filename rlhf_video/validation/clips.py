@@ -19,6 +19,7 @@ Scores = dict[str, NDArray[np.float64]]
 """Score name "reward/dimension" -> one value per clip, shape (n,); NaN where the reward masked the clip."""
 
 DIVERSITY = "diversity/pixels"
+PSNR = "psnr/to_dense"
 _DIVERSITY_SIDE = 16  # pixels: coarse enough that noise is not diversity
 
 
@@ -123,6 +124,26 @@ def diversity_scores(clips: Clips) -> Scores:
             distances = distances / small.shape[1] ** 0.5
             values[members] = distances.sum(dim=1) / (len(members) - 1)
     return {} if bool(values.isnan().all()) else {DIVERSITY: values.numpy()}
+
+
+def psnr_scores(clips: Clips, reference: Clips) -> Scores:
+    """Return each clip's peak signal-to-noise ratio to the reference clip of its prompt and seed, in decibels.
+
+    Args:
+        clips: Clips to measure.
+        reference: Clips of the same prompts and seeds, in the same order.
+
+    Returns:
+        "psnr/to_dense" -> shape (n,), at most 100 (equal clips).
+
+    Raises:
+        DataError: The two differ in prompts, seeds or size.
+    """
+    same = clips.prompts == reference.prompts and clips.seeds == reference.seeds
+    if not same or clips.video.shape != reference.video.shape:
+        raise DataError("PSNR compares clips of equal prompt, seed and size: generate both sets alike.")
+    error = (clips.video.double() - reference.video.double()).square().flatten(1).mean(dim=1)
+    return {PSNR: (-10 * error.clamp(min=1e-10).log10()).numpy()}
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:

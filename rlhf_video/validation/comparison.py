@@ -151,14 +151,18 @@ class Comparison:
                 numbers[f"{stem}/difference_high"] = change.difference.high
         return numbers
 
-    def table(self) -> str:
-        """Return a Markdown table: score, base, adapter, difference with its 95% interval."""
+    def table(self, *, names: tuple[str, str] = ("base", "adapter")) -> str:
+        """Return a Markdown table: score, base, adapter, difference with its 95% interval.
+
+        Args:
+            names: What base and adapter are called.
+        """
         rows = []
         for key, change in self.changes().items():
             difference = change.difference
             interval = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
             rows.append((key, f"{change.base.mean:.3f}", f"{change.adapter.mean:.3f}", interval))
-        return markdown_table(("score", "base", "adapter", "difference, 95% interval"), rows, align="lrrr")
+        return markdown_table(("score", *names, "difference, 95% interval"), rows, align="lrrr")
 
     def to_json(self) -> dict[str, object]:
         """Return plain lists; masked scores become null."""

@@ -1,10 +1,12 @@
 """docs/metrics.md explains every logged key, docs/paper_index.md every default; documents name files that exist."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
@@ -20,6 +22,17 @@ from rlhf_video.algorithms.reward_bp_config import (
 )
 from rlhf_video.algorithms.reward_model import train as train_reward_model
 from rlhf_video.algorithms.reward_model_config import PairBatchConfig, PairsConfig, RewardModelConfig
+from rlhf_video.algorithms.sft import train as train_sft
+from rlhf_video.algorithms.sft_config import (
+    ClipBatchConfig,
+    ClipDataConfig,
+    RecoveryConfig,
+    SftConfig,
+    SftPromptsConfig,
+)
+from rlhf_video.algorithms.window_recovery import train as recover_windows
+from rlhf_video.attention import AttentionConfig, AttentionPlan, Band
+from rlhf_video.data import write_lossless
 from rlhf_video.lora import LoraConfig
 from rlhf_video.reward_commands import reward_table
 from rlhf_video.runtime import create_accelerator, read_metrics
@@ -30,7 +43,7 @@ from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGING_ROOMS = ("algorithms", "validation", "runtime")
-FAMILIES = "preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result"
+FAMILIES = "preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
 KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
 AS_REWARDS = ("held_out.N.", "judge.")
 
@@ -113,7 +126,42 @@ def test_every_key_of_a_real_reward_model_run_is_documented(tmp_path: Path) -> N
     assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
 
 
-@pytest.mark.parametrize("schema", [RewardBpConfig, RewardModelConfig])
+@pytest.mark.parametrize("recovers", [False, True], ids=["fine-tuning", "recovery"])
+def test_every_key_of_a_real_sft_run_is_documented(tmp_path: Path, recovers: bool) -> None:
+    for split, shape in (("train", "circle"), ("validation", "square"), ("test", "star")):
+        (tmp_path / f"{split}.txt").write_text(f"a red {shape} moving left\na blue {shape} moving left\n")
+    for split in ("train", "heldout"):
+        video = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(len(split)))
+        write_lossless(tmp_path / f"{split}.mkv", video, 8)
+        entry = {"file": f"{split}.mkv", "prompt": f"a {split} circle moving left"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(entry) + "\n")
+    AttentionPlan(num_heads=6, layers=(Band(halo=0.0), Band(halo=0.0))).save(tmp_path / "plan.json")
+    prompts = {split: tmp_path / f"{split}.txt" for split in ("train", "validation", "test")}
+    if not recovers:
+        del prompts["train"]
+    clips = ClipDataConfig(train=tmp_path / "train.jsonl", validation=tmp_path / "heldout.jsonl")
+    config = SftConfig(
+        backbone=str(tiny_wan_pipeline(tmp_path / "wan")),
+        prompts=SftPromptsConfig(**prompts),
+        data=ClipDataConfig() if recovers else clips,
+        recovery=RecoveryConfig(flow_weight=1.0, anneal_steps=0) if recovers else None,
+        attention=AttentionConfig(file=tmp_path / "plan.json"),
+        rewards=(RewardTermConfig(name="brightness"),),
+        judge=RewardTermConfig(name="frame_difference", label="judge"),
+        sampling=SamplingConfig(num_frames=9, height=32, width=32, num_steps=2, guidance=2.0),
+        lora=LoraConfig(rank=2, alpha=2.0),
+        batch=ClipBatchConfig(global_clips=2),
+        num_steps=1,
+        output_dir=tmp_path / "run",
+    )
+    (recover_windows if recovers else train_sft)(config, accelerator=create_accelerator())
+    keys = {key for line in read_metrics(tmp_path / "run") for key in line}
+    own = {"loss/teacher_attention", "recovery/windowed_layers", "result/recovery/psnr/to_dense/adapter"}
+    assert (own if recovers else {"result/flow_matching/loss/adapter"}) <= keys
+    assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
+
+
+@pytest.mark.parametrize("schema", [RewardBpConfig, RewardModelConfig, SftConfig])
 def test_every_default_has_its_row_with_its_source(schema: type) -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## `{schema.__name__}`\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)

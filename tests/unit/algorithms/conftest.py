@@ -1,11 +1,15 @@
 """A tiny but real run: WanPipeline folder, closed-form reward, three prompt files."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from rlhf_video.data import write_lossless
 from rlhf_video.testing import tiny_wan_pipeline
 
+SPLITS = {"train": "train", "validation": "heldout"}
 COLOURS = ("red", "blue", "green", "white", "black", "pink")
 
 
@@ -35,4 +39,31 @@ def recipe(tmp_path: Path, tiny_folder: Path) -> dict[str, object]:
         "sweep": {"scales": [0.0, 1.0]},
         "checkpoint": {"every": 2},
         "output_dir": str(tmp_path / "run"),
+    }
+
+
+@pytest.fixture(scope="session")
+def two_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_wan_pipeline(tmp_path_factory.mktemp("tiny") / "wan-2.2", two_experts=True)
+
+
+@pytest.fixture
+def sft_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
+    """Return plain config values of a fine-tuning run: four bright clips, two more held out."""
+    for split, colours in (("train", COLOURS[:4]), ("heldout", COLOURS[4:])):
+        entries = []
+        for number, colour in enumerate(colours):
+            noise = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(100 * len(split) + number))
+            write_lossless(tmp_path / split / f"{colour}.mkv", 0.7 + 0.3 * noise, 8)
+            entries.append({"file": f"{colour}.mkv", "prompt": f"a {colour} circle moving left"})
+        (tmp_path / split / "manifest.json").write_text(json.dumps({"clips": entries}))
+    shared = ("backbone", "sampling", "lora", "num_steps", "validation", "checkpoint")
+    return {
+        **{name: recipe[name] for name in shared},
+        "prompts": {"validation": str(tmp_path / "validation.txt")},
+        "data": {split: str(tmp_path / name / "manifest.json") for split, name in SPLITS.items()},
+        "rewards": [{"name": "brightness"}],
+        "optim": {"learning_rate": 0.01},
+        "batch": {"global_clips": 4},
+        "ema_decay": 0.5,
     }

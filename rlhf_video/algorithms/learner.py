@@ -1,26 +1,65 @@
 """The trainable side of a run: adapter, optimiser, average, and what a checkpoint holds of them."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
+from rlhf_video.algorithms.config_sections import OptimConfig
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.errors import ConfigError
-from rlhf_video.lora import Ema, attach
+from rlhf_video.lora import Ema, LoraConfig, attach
 from rlhf_video.runtime import Distribution
 
 AdapterState = dict[str, Tensor]
 
 
+class LearnerConfig(Protocol):
+    """What the learner reads of a method's config."""
+
+    @property
+    def lora(self) -> LoraConfig:
+        """Adapter."""
+        ...
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimiser."""
+        ...
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the average, in [0, 1)."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Seed of the adapter's start."""
+        ...
+
+
 class Learner:
     """Adapter, AdamW and exponential moving average, on one process or many."""
 
-    def __init__(self, config: RewardBpConfig, backbone: VideoBackbone, distribution: Distribution) -> None:
-        """Attach a fresh adapter and prepare it for the processes of the run."""
+    def __init__(
+        self,
+        config: LearnerConfig,
+        backbone: VideoBackbone,
+        distribution: Distribution,
+        *,
+        advice: str = "Lower optim.learning_rate",
+    ) -> None:
+        """Attach a fresh adapter and prepare it for the processes of the run.
+
+        Args:
+            config: The run.
+            backbone: The model; it has no adapter yet.
+            distribution: The processes.
+            advice: What to do when a gradient is not finite.
+        """
         self.config, self.backbone, self.distribution = config, backbone, distribution
+        self._advice = advice
         optim = config.optim
         optimizer = torch.optim.AdamW(
             attach(backbone, config.lora, seed=config.seed),
@@ -46,8 +85,8 @@ class Learner:
         norm = self.distribution.finish_step(self.optimizer, self.config.optim.max_grad_norm)
         if not torch.isfinite(norm):
             raise ConfigError(
-                f"The gradient of step {step} is {float(norm)}. Lower optim.learning_rate or estimator.num_grad_steps, "
-                "or set estimator.detach_input=true, and start in another output_dir (the last checkpoint is intact)."
+                f"The gradient of step {step} is {float(norm)}. {self._advice}, and start in another output_dir (the "
+                "last checkpoint is intact)."
             )
         self.ema.update()
         return norm

@@ -1,0 +1,195 @@
+"""Supervised fine-tuning: train a LoRA by the flow-matching loss on given clips.
+
+Flow matching (Lipman et al. 2022, arXiv:2210.02747) with the resolution shift and the logit-normal levels of Esser et
+al. 2024 (arXiv:2403.03206). Kept: frozen base, LoRA, latents encoded once, prompt dropout for guidance. Left out: loss
+weights over noise levels (the two distributions of levels do that), captions that change from step to step.
+
+    repeat
+        draw clips x with prompts c, noise e, levels s
+        z     <- (1 - s) x + s e
+        loss  <- |velocity(z, s, c) - (e - x)|^2
+        step AdamW, update the average
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from rlhf_video.algorithms.held_out_error import HeldOutError
+from rlhf_video.algorithms.learner import Learner, StepMetrics
+from rlhf_video.algorithms.outcome import Outcome
+from rlhf_video.algorithms.sft_config import SftConfig
+from rlhf_video.algorithms.sft_data import EncodedClips
+from rlhf_video.algorithms.sft_draws import dropped_prompts, measured_sigmas, training_sigmas
+from rlhf_video.algorithms.sft_outcome import Story, finished_outcome, measure_end, save, tell
+from rlhf_video.algorithms.sft_setup import Validated, World, open_world
+from rlhf_video.algorithms.sft_watch import Watch
+from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
+from rlhf_video.runtime import Distribution, Run, deck_batch, peak_memory
+from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
+from rlhf_video.validation import Comparison, CurveView
+
+logger = logging.getLogger(__name__)
+
+MAY_CHANGE = (*RUN_MAY_CHANGE, "test", "prompts.test", "rewards", "judge", "licence")
+"""Config fields that a resumed run may change: what only reports."""
+
+HELD_OUT_LOSS = "flow_matching/loss"
+"""Name of the held-out clips' loss in metrics."""
+
+__all__ = ["SftConfig", "train", "train_step"]
+
+
+def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) -> Outcome:
+    """Train, validate, and publish an adapter; call it on every process.
+
+    Args:
+        config: The run, without a section `recovery`.
+        accelerator: From `create_accelerator`.
+        resume: Go on from the last checkpoint in `config.output_dir`.
+
+    Returns:
+        What came out, with the paths of the adapter and the report.
+
+    Raises:
+        RlhfVideoError, RewardError: The user's input does not fit; nothing was trained.
+    """
+    if resume and (finished := finished_outcome(config)) is not None:
+        return finished  # the test prompts are measured once
+    distribution = Distribution(accelerator)
+    config.batch.micro_batches(distribution.shard_indices(config.batch.global_clips))
+    set_seed(config.seed)  # libraries draw from the global generators while they build layers
+    world = open_world(config, distribution)
+    clips, held_out = open_clips(config, world)
+    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
+    error = held_out_loss(config, world, held_out)
+    clips.encode()
+    learner = Learner(config, world.backbone, distribution)
+
+    def extra(_: Validated, prefix: str) -> dict[str, float]:
+        return {} if error is None else error.compare().metrics(prefix=prefix)
+
+    watch = Watch(world, learner, run, extra, files={"data.train": clips.sha256})
+    for step in range(watch.restore_or_start(), config.num_steps):
+        started = time.perf_counter()
+        metrics = train_step(config, world, learner, clips, step=step)
+        metrics |= {"time/step_s": time.perf_counter() - started, "memory/peak_gib": peak_memory(run.device) / 2**30}
+        run.log(metrics, step=step)
+        logger.info("Step %d/%d: loss %.4f", step + 1, config.num_steps, metrics["loss/flow_matching"])
+        is_last = step + 1 == config.num_steps
+        if is_last or (step + 1) % config.validation.every == 0:
+            watch.validate(step)
+        if is_last or (step + 1) % config.checkpoint.every == 0:
+            run.save_checkpoint(step + 1, {**learner.state(), **watch.state()})
+    save(config, world, learner, run)
+    final, prompts_name = measure_end(world, learner, run, extra)
+    with learner.ema.swapped():
+        loss = None if error is None else error.compare()
+    outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, loss))
+    run.close()
+    return outcome
+
+
+def train_step(
+    config: SftConfig, world: World, learner: Learner, clips: EncodedClips, *, step: int
+) -> dict[str, float]:
+    """Take one optimiser step on the global batch; return its metrics, means over all processes."""
+    distribution, metrics, count = learner.distribution, StepMetrics(), config.batch.global_clips
+    order = deck_batch(len(clips), count, step=step, seed=config.seed, name="clip order")
+    boundary = world.backbone.boundary_sigma
+    sigmas = training_sigmas(
+        config.noise_levels, count, seed=config.seed, step=step, shift=world.shift, boundary=boundary
+    )
+    dropped = dropped_prompts(config.prompt_dropout, count, seed=config.seed, step=step)
+    share = list(distribution.shard_indices(count))
+    micro_batches = config.batch.micro_batches(share)
+    for number, places in enumerate(micro_batches):
+        clean = clips.latents([order[place] for place in places])
+        noise = world.maker.noise(places, "train", step)
+        sigma = sigmas[places].to(clean.device)
+        cond = world.condition([clips.prompts[order[place]] for place in places], [dropped[place] for place in places])
+        velocity = world.backbone.velocity(interpolate(clean, noise, sigma), sigma, cond)
+        errors = velocity_error(velocity, velocity_target(clean, noise))
+        distribution.backward(errors.sum() / len(share), last=number + 1 == len(micro_batches))
+        metrics.add("loss/flow_matching", errors)
+    numbers = metrics.means(distribution)
+    numbers["grad/norm"] = float(learner.step(step))
+    return numbers | {"optim/learning_rate": config.optim.rate_at(step)}
+
+
+def open_clips(config: SftConfig, world: World) -> tuple[EncodedClips, EncodedClips | None]:
+    """Find the clips to learn from and the held-out ones; nothing is encoded yet.
+
+    Raises:
+        DataError: A list or a file is missing or does not fit, or the two lists share a clip.
+    """
+    folder = config.output_dir / "latents"
+    assert config.data.train is not None
+    clips = EncodedClips.open(config.data.train, world, folder, field="data.train")
+    if config.data.validation is None:
+        return clips, None
+    held_out = EncodedClips.open(config.data.validation, world, folder, field="data.validation")
+    held_out.check_apart(clips)
+    return clips, held_out
+
+
+def held_out_loss(config: SftConfig, world: World, clips: EncodedClips | None) -> HeldOutError | None:
+    """Return the flow-matching loss on held-out clips, at fixed noise and levels; encode them first."""
+    if clips is None:
+        return None
+    clips.encode()
+    levels = measured_sigmas(config.noise_levels, config.data.validation_levels, shift=world.shift)
+
+    def error(indices: Sequence[int]) -> Tensor:
+        clean, cond = (
+            clips.latents(indices),
+            world.condition([clips.prompts[i] for i in indices], [False] * len(indices)),
+        )
+        errors = []
+        for number, sigma in enumerate(levels.to(clean.device)):
+            noise = world.maker.noise(indices, "held-out loss", number)
+            velocity = world.backbone.velocity(interpolate(clean, noise, sigma), sigma, cond)
+            errors.append(velocity_error(velocity, velocity_target(clean, noise)))
+        return torch.stack(errors).mean(dim=0)
+
+    return HeldOutError(
+        HELD_OUT_LOSS,
+        clips.prompts,
+        error,
+        backbone=world.backbone,
+        distribution=world.distribution,
+        batch=config.validation.batch,
+    )
+
+
+def _story(world: World, clips: EncodedClips, loss: Comparison | None) -> Story:
+    suite, notes = world.suites.train, []
+    if loss is not None:
+        change = loss.change(HELD_OUT_LOSS)
+        notes.append(
+            f"Flow-matching loss on {loss.num_pairs} held-out clips, same noise: base {change.base.mean:.4f}, adapter "
+            f"{change.adapter.mean:.4f}, difference {change.difference.mean:+.4f} [{change.difference.low:+.4f}, "
+            f"{change.difference.high:+.4f}]."
+        )
+    return Story(
+        method="sft",
+        title="LoRA fine-tuning",
+        sentence="flow-matching loss on given clips (arXiv:2210.02747, arXiv:2403.03206)",
+        data=f"{len(clips)} clips of {len(suite)} prompts from {suite.name} (sha256 {clips.sha256[:12]})",
+        curves=(
+            CurveView(title="Training loss", y_label="velocity error", metrics={"training": "loss/flow_matching"}),
+            CurveView(
+                title="Held-out loss, lower is better",
+                y_label="velocity error",
+                metrics={"base": f"validation/{HELD_OUT_LOSS}/base", "adapter": f"validation/{HELD_OUT_LOSS}/adapter"},
+            ),
+            CurveView(title="Gradient norm", y_label="before clipping", metrics={"adapter": "grad/norm"}),
+        ),
+        notes=tuple(notes),
+        card={} if loss is None else {"held_out_loss": loss.to_json()},
+    )
