@@ -1,5 +1,7 @@
 """Windowed attention: one function, several back-ends, one result."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -49,9 +51,19 @@ def windowed_attention(
     """
     problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale)
     _check(query, key, value, problem)
-    if spec.covers(grid):
+    if _covers(spec, grid):
         return dense_attention(query, key, value, problem)
     return _chosen(backend, (query, key, value), problem)(query, key, value, problem)
+
+
+@torch.compiler.assume_constant_result  # compiled code guards on the window and the grid and keeps the answer
+def _covers(spec: WindowSpec, grid: Grid) -> bool:
+    return _covers_once(spec, grid)
+
+
+@lru_cache(maxsize=64)  # counting pairs makes the index tables of the window
+def _covers_once(spec: WindowSpec, grid: Grid) -> bool:
+    return spec.covers(grid)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
