@@ -13,7 +13,9 @@ from rlhf_video.attention.problem import Backend, Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (SdpaSpan(), MaskOracle())}
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (SdpaSpan(), SdpaSpan("sdpa_span_cudnn", kernel="cudnn"), MaskOracle())
+}
 """Name -> back-end, in the order in which "auto" asks them."""
 
 

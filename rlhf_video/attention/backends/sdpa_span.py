@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from rlhf_video.attention.backends.span_kernels import KERNELS, choose_kernel, lse_dtype
+from rlhf_video.attention.backends.span_kernels import KERNELS, Inputs, kernel_for, lse_dtype
 from rlhf_video.attention.backends.span_layout import SpanLayout
 from rlhf_video.attention.band_window import Band
 from rlhf_video.attention.grid import Grid
@@ -30,12 +30,12 @@ class SdpaSpan:
 
     has_backward = True
 
-    def __init__(self, name: str = "sdpa_span", *, kernel: str | None = None) -> None:
+    def __init__(self, name: str = "sdpa_span", *, kernel: str = "auto") -> None:
         """Name the back-end.
 
         Args:
             name: Its name in `BACKENDS`.
-            kernel: A name of `KERNELS`; None picks by device, type and head_dim.
+            kernel: A name of `KERNELS`; "auto" picks by device, type and head_dim.
         """
         self.name = name
         self.kernel = kernel
@@ -47,20 +47,27 @@ class SdpaSpan:
                 "chunk=0 slides token by token, so that no two queries share their keys: use a chunk (chunk=1, "
                 "halo=0.5 has EasyAnimate's density), or one of the back-ends varlen, flex, mask"
             )
-        return KERNELS[self.kernel].unsuitable(query) if self.kernel is not None else None
+        if self.kernel == "auto":
+            return None
+        return KERNELS[self.kernel].unsuitable(Inputs(query.device, _computed_dtype(query), query.shape[-1]))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> Tensor:
         """Return the output, (B, N, S, D); under autocast in its type, as torch's attention does."""
-        device = query.device.type
-        if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
-            dtype = torch.get_autocast_dtype(device)
+        if torch.is_autocast_enabled(query.device.type):
+            dtype = _computed_dtype(query)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         sizes, text = [*problem.grid], problem.text
         if text is not None:
             sizes += [text.length, int(text.position == "first"), *(text.valid or ())]
-        kernel = choose_kernel(query) if self.kernel is None else self.kernel
-        out, _ = _forward(query, key, value, _describe(problem.spec), sizes, kernel, problem.scale)
+        out, _ = _forward(query, key, value, _describe(problem.spec), sizes, self.kernel, problem.scale)
         return out
+
+
+def _computed_dtype(query: Tensor) -> torch.dtype:
+    device = query.device.type
+    if query.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return query.dtype
 
 
 @torch.compiler.assume_constant_result  # compiled code guards on the window and keeps the text
@@ -148,7 +155,7 @@ def _forward(
     for items, layout in _layouts(query, _problem(spec, sizes, scale)):
         for queries, keys in layout.slices(_max_keys(query)):
             gathered = _gather(query[items], queries), _gather(key[items], keys), _gather(value[items], keys)
-            some_out, some_lse = KERNELS[kernel].forward(*gathered, scale)
+            some_out, some_lse = kernel_for(kernel, query).forward(*gathered, scale)
             _put(out[items], queries, some_out)
             _put(lse[items], queries, some_lse)
     return out, lse
@@ -182,7 +189,7 @@ def _backward(
         for queries, keys in layout.slices(_max_keys(query)):
             some_grad, some_q, some_out, some_lse = (_gather(t[items], queries) for t in (grad, query, out, lse))
             some_k, some_v = _gather(key[items], keys), _gather(value[items], keys)
-            grads = KERNELS[kernel].backward(some_grad, some_q, some_k, some_v, some_out, some_lse, scale)
+            grads = kernel_for(kernel, query).backward(some_grad, some_q, some_k, some_v, some_out, some_lse, scale)
             _put(dq[items], queries, grads[0])
             write(dk[items], keys, grads[1])
             write(dv[items], keys, grads[2])
