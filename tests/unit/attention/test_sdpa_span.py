@@ -1,6 +1,5 @@
 """Span attention: equal to the mask in values and gradients, keeps four tensors, compiles to one operator."""
 
-import itertools
 import time
 from collections.abc import Callable
 
@@ -167,16 +166,14 @@ def test_a_window_that_covers_the_clip_is_dense_attention_bit_for_bit(text: Text
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        (Local((1, 2, 2)), None),
-        (Local((2, 2, 2), shift=(1, 1, 1)), Text(2, "last", valid=(1,))),
-        (Band(chunk=1.0, halo=0.5), None),
-        (Band(chunk=0.5, halo=0.25, sink_frames=1), Text(2, "first")),
-        (Tile((1, 1, 2), (1, 2, 1)), None),
+        (Local((1, 2, 2), shift=(0, 1, 1)), Text(2, "last", valid=(1,))),
+        (Band(chunk=0.5, halo=0.25, sink_frames=1), None),
+        (Tile((1, 1, 2), (1, 2, 1)), Text(1, "first")),
     ],
     ids=str,
 )
 def test_gradcheck(spec: WindowSpec, text: Text | None) -> None:
-    grid = Grid(3, 2, 4) if spec.kind != "local" else Grid(2, 2, 4)
+    grid = Grid(3, 2, 2)
     torch.manual_seed(0)
     shape = (1, grid.num_tokens + (text.length if text else 0), 2, 3)
     tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -211,10 +208,12 @@ def compiled(backend: object = "aot_eager") -> Callable[..., Tensor]:
     return torch.compile(windowed_attention, fullgraph=True, backend=backend)
 
 
-@pytest.mark.parametrize(("spec", "text"), list(itertools.product([Band(), Tile((1, 2, 2), (3, 3, 3))], TEXTS[:5:4])))
+@pytest.mark.parametrize(
+    ("spec", "text"), [(Band(), None), (Tile((1, 2, 2), (3, 3, 3)), Text(5, "last", valid=(4, 1)))]
+)
 def test_compiled_code_gives_the_same_on_two_grids(spec: WindowSpec, text: Text | None) -> None:
     function = compiled()
-    for grid in (Grid(4, 6, 8), Grid(8, 4, 6), Grid(4, 8, 8)):  # the first two have the same number of tokens
+    for grid in (Grid(4, 6, 8), Grid(8, 4, 6)):  # the same number of tokens
         tensors = inputs(grid, text, dtype=torch.float32)
         out = function(*tensors, grid, spec, text=text)
         plain = windowed_attention(*tensors, grid, spec, text=text)
