@@ -1,6 +1,7 @@
 """Windowed attention: one function, several back-ends, one result."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,11 +18,20 @@ from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.errors import ConfigError
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (SdpaSpan(), VarlenWindow(), FlexBlocks(), NattenTiles(), MaskOracle())
+    backend.name: backend
+    for backend in (
+        SdpaSpan(),
+        VarlenWindow(),
+        FlexBlocks(),
+        NattenTiles(),
+        SdpaSpan("sdpa_span_cudnn", kernel="cudnn"),
+        MaskOracle(),
+    )
 }
 """Name -> back-end, in the order in which "auto" asks them."""
-ONLY_BY_NAME = frozenset({"natten"})
-"""Back-ends that "auto" does not ask: a package whose presence should not change what a run computes."""
+ONLY_BY_NAME = frozenset({"natten", "sdpa_span_cudnn"})
+"""Back-ends that "auto" does not ask: a package whose presence should not change what a run computes, and a kernel that
+nobody has measured yet."""
 
 
 def windowed_attention(
@@ -59,8 +69,7 @@ def windowed_attention(
     """
     problem = Problem(grid, spec, text, query.shape[-1] ** -0.5 if scale is None else scale)
     _check(query, key, value, problem)
-    spec.check(grid)
-    if spec.covers(grid):
+    if _covers(spec, grid):
         return dense_attention(_autocast(query), _autocast(key), _autocast(value), problem)
     return attend_in_windows(query, key, value, problem, backend=backend)
 
@@ -93,6 +102,16 @@ def check_backend(name: str) -> None:
     """
     if name != "auto" and name not in BACKENDS:
         raise ConfigError(f"Unknown attention back-end '{name}'. Known: auto, {', '.join(BACKENDS)}.")
+
+
+@torch.compiler.assume_constant_result  # compiled code guards on the window and the grid and keeps the answer
+def _covers(spec: WindowSpec, grid: Grid) -> bool:
+    return _covers_once(spec, grid)
+
+
+@lru_cache(maxsize=64)  # counting pairs makes the index tables of the window
+def _covers_once(spec: WindowSpec, grid: Grid) -> bool:
+    return spec.covers(grid)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from rlhf_video.attention.backends.span_kernels import KERNELS, choose_kernel, lse_dtype
+from rlhf_video.attention.backends.span_kernels import KERNELS, Inputs, kernel_for, lse_dtype
 from rlhf_video.attention.backends.span_layout import SpanLayout
 from rlhf_video.attention.band_window import Band
 from rlhf_video.attention.grid import Grid
@@ -21,18 +21,21 @@ from rlhf_video.attention.problem import Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.attention.windows import window_from_json
 
+CPU_SLICE_BYTES = 2**21
+"""Keys gathered at once on the CPU: in its cache when the kernel reads them (whole tensors were 5-20% slower)."""
+
 
 class SdpaSpan:
     """Computes each group of queries with its keys."""
 
     has_backward = True
 
-    def __init__(self, name: str = "sdpa_span", *, kernel: str | None = None) -> None:
+    def __init__(self, name: str = "sdpa_span", *, kernel: str = "auto") -> None:
         """Name the back-end.
 
         Args:
             name: Its name in `BACKENDS`.
-            kernel: A name of `KERNELS`; None picks by device, type and head_dim.
+            kernel: A name of `KERNELS`; "auto" picks by device, type and head_dim.
         """
         self.name = name
         self.kernel = kernel
@@ -44,20 +47,27 @@ class SdpaSpan:
                 "chunk=0 slides token by token, so that no two queries share their keys: use a chunk (chunk=1, "
                 "halo=0.5 has EasyAnimate's density), or one of the back-ends varlen, flex, mask"
             )
-        return KERNELS[self.kernel].unsuitable(query) if self.kernel is not None else None
+        if self.kernel == "auto":
+            return None
+        return KERNELS[self.kernel].unsuitable(Inputs(query.device, _computed_dtype(query), query.shape[-1]))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> Tensor:
         """Return the output, (B, N, S, D); under autocast in its type, as torch's attention does."""
-        device = query.device.type
-        if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
-            dtype = torch.get_autocast_dtype(device)
+        if torch.is_autocast_enabled(query.device.type):
+            dtype = _computed_dtype(query)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         sizes, text = [*problem.grid], problem.text
         if text is not None:
             sizes += [text.length, int(text.position == "first"), *(text.valid or ())]
-        kernel = choose_kernel(query) if self.kernel is None else self.kernel
-        out, _ = _forward(query, key, value, _describe(problem.spec), sizes, kernel, problem.scale)
+        out, _ = _forward(query, key, value, _describe(problem.spec), sizes, self.kernel, problem.scale)
         return out
+
+
+def _computed_dtype(query: Tensor) -> torch.dtype:
+    device = query.device.type
+    if query.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return query.dtype
 
 
 @torch.compiler.assume_constant_result  # compiled code guards on the window and keeps the text
@@ -94,31 +104,44 @@ def _layouts(query: Tensor, problem: Problem) -> Iterator[tuple[slice, SpanLayou
         yield slice(first, first + size), SpanLayout(problem, query.shape[2], num_valid=count, device=query.device)
 
 
+def _max_keys(query: Tensor) -> int:
+    """Return how many keys to gather at once: on a GPU, which wants large batches, as many as there are.
+
+    A window of boxes holds each key up to 27 times: gathered at once, k and v alone would be 54 tensors.
+    """
+    if query.device.type != "cpu":
+        return query.shape[1]
+    token_bytes = query.element_size() * query.numel() // query.shape[1]
+    return min(query.shape[1], CPU_SLICE_BYTES // token_bytes)
+
+
+def _flat(tensor: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, N, S, ...) as rows (B * N * runs, numbers), and `rows` of all batch items in it, flat.
+
+    Two axes: on the CPU, index_add_ takes a third of the time it takes with three.
+    """
+    batch, num_rows, index = len(tensor), tensor.shape[1] * rows.shape[-1], rows.flatten()
+    if batch > 1:
+        index = (torch.arange(batch, device=rows.device)[:, None] * num_rows + index).flatten()
+    return tensor.view(batch * num_rows, -1), index
+
+
 def _gather(tensor: Tensor, rows: Tensor) -> Tensor:
     """Return rows of (B, N, S, D) or (B, N, S), heads first: (B * n, S, c, D) or (B * n, S, c)."""
-    batch, num_tokens, heads, *rest = tensor.shape
-    groups, count, runs = rows.shape
-    gathered = tensor.reshape(batch, num_tokens * runs, -1).index_select(1, rows.flatten())
-    return gathered.view(batch * groups, count, heads, *rest).transpose(1, 2)
-
-
-def _as_rows(tensor: Tensor, rows: Tensor, batch: int) -> Tensor:
-    """Return the inverse view of `_gather`, (B, rows, numbers of a row)."""
-    return tensor.transpose(1, 2).reshape(batch, rows.numel(), -1)
+    flat, index = _flat(tensor, rows)
+    return flat.index_select(0, index).view(-1, rows.shape[1], *tensor.shape[2:]).transpose(1, 2)
 
 
 def _put(target: Tensor, rows: Tensor, source: Tensor) -> None:
-    """Write what `_gather` would read; `target` is contiguous."""
-    batch, num_tokens = target.shape[:2]
-    flat = target.view(batch, num_tokens * rows.shape[-1], -1)
-    flat.index_copy_(1, rows.flatten(), _as_rows(source, rows, batch))
+    """Write what `_gather` would read; the tensors of a call are contiguous."""
+    flat, index = _flat(target, rows)
+    flat.index_copy_(0, index, source.transpose(1, 2).reshape(len(index), -1))
 
 
 def _add(target: Tensor, rows: Tensor, source: Tensor) -> None:
-    """Add to what `_gather` would read, in the type of `target`, which is contiguous; rows may repeat."""
-    batch, num_tokens = target.shape[:2]
-    flat = target.view(batch, num_tokens * rows.shape[-1], -1)
-    flat.index_add_(1, rows.flatten(), _as_rows(source, rows, batch).to(target.dtype))
+    """Add to what `_gather` would read, in the type of `target`; rows may repeat."""
+    flat, index = _flat(target, rows)
+    flat.index_add_(0, index, source.transpose(1, 2).reshape(len(index), -1).to(target.dtype))
 
 
 @torch.library.custom_op("rlhf_video::span_attention", mutates_args=())
@@ -126,12 +149,13 @@ def _forward(
     query: Tensor, key: Tensor, value: Tensor, spec: str, sizes: Sequence[int], kernel: str, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the output, (B, N, S, D), and its log-sum-exp, (B, N, S)."""
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()  # once, not once per slice
     out = query.new_empty(query.shape)
     lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
     for items, layout in _layouts(query, _problem(spec, sizes, scale)):
-        for queries, keys in layout.slices():
+        for queries, keys in layout.slices(_max_keys(query)):
             gathered = _gather(query[items], queries), _gather(key[items], keys), _gather(value[items], keys)
-            some_out, some_lse = KERNELS[kernel].forward(*gathered, scale)
+            some_out, some_lse = kernel_for(kernel, query).forward(*gathered, scale)
             _put(out[items], queries, some_out)
             _put(lse[items], queries, some_lse)
     return out, lse
@@ -155,17 +179,20 @@ def _backward(
     A key's gradient is a sum over groups (up to 27 tiles; every group for text): half precision sums in float32, or
     each addition would round to 8 bits and small terms would be lost.
     """
-    total = lse_dtype(key.dtype)
+    grad, query, key, value = grad.contiguous(), query.contiguous(), key.contiguous(), value.contiguous()
+    layouts = list(_layouts(query, _problem(spec, sizes, scale)))
+    shared = layouts[0][1].keys_are_shared
     dq = query.new_empty(query.shape)
-    dk, dv = (key.new_zeros(key.shape, dtype=total) for _ in range(2))
-    for items, layout in _layouts(query, _problem(spec, sizes, scale)):
-        for queries, keys in layout.slices():
+    dk, dv = (t.new_zeros(t.shape, dtype=lse_dtype(t.dtype)) if shared else t.new_empty(t.shape) for t in (key, value))
+    write = _add if shared else _put
+    for items, layout in layouts:
+        for queries, keys in layout.slices(_max_keys(query)):
             some_grad, some_q, some_out, some_lse = (_gather(t[items], queries) for t in (grad, query, out, lse))
             some_k, some_v = _gather(key[items], keys), _gather(value[items], keys)
-            grads = KERNELS[kernel].backward(some_grad, some_q, some_k, some_v, some_out, some_lse, scale)
+            grads = kernel_for(kernel, query).backward(some_grad, some_q, some_k, some_v, some_out, some_lse, scale)
             _put(dq[items], queries, grads[0])
-            _add(dk[items], keys, grads[1])
-            _add(dv[items], keys, grads[2])
+            write(dk[items], keys, grads[1])
+            write(dv[items], keys, grads[2])
     return dq, dk.to(key.dtype), dv.to(value.dtype)
 
 

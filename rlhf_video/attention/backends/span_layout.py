@@ -38,7 +38,6 @@ class SpanLayout:
             num_valid: Text tokens that are keys.
             device: Where the tables are needed.
         """
-        self.num_tokens = problem.num_tokens
         self.runs = head_runs(problem.spec, num_heads)
         self.tables = _video_tables(problem.spec, problem.grid, num_heads, problem.first_video_token, device)
 
@@ -54,16 +53,13 @@ class SpanLayout:
     @property
     def keys_are_shared(self) -> bool:
         """Whether any key is in more than one group, so that its gradient is a sum."""
-        return bool(len(self._global_queries)) or any(queries is not keys for queries, keys in self.tables)
+        return len(self._global_queries) > 0 or any(keys is not queries for queries, keys in self.tables)
 
-    def slices(self) -> Iterator[Slice]:
-        """Yield slices whose gathered keys are at most about as large as all keys; each query is in one slice.
-
-        A window of boxes holds each key up to 27 times: gathered at once, k and v alone would be 54 tensors.
-        """
+    def slices(self, max_keys: int) -> Iterator[Slice]:
+        """Yield slices of at least one group and otherwise at most `max_keys` keys; each query is in one slice."""
         num_global = len(self._global_keys)
         for queries, keys in self.tables:
-            step = max(1, self.num_tokens // (keys.shape[1] + num_global))
+            step = max(1, max_keys // (keys.shape[1] + num_global))
             for some_queries, some_keys in zip(queries.split(step), keys.split(step), strict=True):
                 if num_global:
                     everywhere = self._global_keys.expand(len(some_keys), -1, -1)
