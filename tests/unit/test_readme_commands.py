@@ -11,14 +11,21 @@ from accelerate.commands.launch import launch_command_parser
 
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_model_config import RewardModelConfig
+from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.settings import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = ROOT / "configs" / "reward_bp" / "sprite.yaml"
 SCRIPTS = {
-    "train_reward_bp.py": (RewardBpConfig, DEFAULT_CONFIG),
-    "train_reward_model.py": (RewardModelConfig, ROOT / "configs" / "reward_model" / "sprite-clip.yaml"),
+    "train_reward_bp.py": (RewardBpConfig, DEFAULT_CONFIG, "global_prompts"),
+    "train_reward_model.py": (
+        RewardModelConfig,
+        ROOT / "configs" / "reward_model" / "sprite-clip.yaml",
+        "global_pairs",
+    ),
+    "train_sft.py": (SftConfig, ROOT / "configs" / "sft" / "sprite.yaml", "global_clips"),
 }
+"""Entry script -> its config's class, its default config, and its batch's field."""
 
 
 def _launch_commands() -> list[str]:
@@ -46,12 +53,12 @@ def test_launch_command_shares_its_batch_among_its_processes(command: str, monke
     monkeypatch.chdir(ROOT)
     launch = launch_command_parser().parse_args(shlex.split(command)[2:])
     assert Path(launch.training_script).is_file()
-    schema, default_config = SCRIPTS[Path(launch.training_script).name]
+    schema, default_config, size_field = SCRIPTS[Path(launch.training_script).name]
     config, _ = parse_arguments(
         schema, default_config=default_config, description="", arguments=launch.training_script_args
     )
     num_processes, batch = _num_processes(launch), config.batch
-    size = batch.global_prompts if isinstance(config, RewardBpConfig) else batch.global_pairs
+    size = getattr(batch, size_field)
     assert size % num_processes == 0
     batch.micro_batches(range(size // num_processes))
 
