@@ -15,7 +15,8 @@ from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.settings import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_CONFIG = ROOT / "configs" / "reward_bp" / "sprite.yaml"
+CONFIGS = ROOT / "configs"
+DEFAULT_CONFIG = CONFIGS / "reward_bp" / "sprite.yaml"
 SCRIPTS = {
     "train_reward_bp.py": (RewardBpConfig, DEFAULT_CONFIG, "global_prompts"),
     "train_reward_model.py": (
@@ -23,7 +24,7 @@ SCRIPTS = {
         ROOT / "configs" / "reward_model" / "sprite-clip.yaml",
         "global_pairs",
     ),
-    "train_sft.py": (SftConfig, ROOT / "configs" / "sft" / "sprite.yaml", "global_clips"),
+    "train_sft.py": (SftConfig, CONFIGS / "sft" / "sprite.yaml", "global_clips"),
 }
 """Entry script -> its config's class, its default config, and its batch's field."""
 
