@@ -4,14 +4,13 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from rlhf_video.attention import Band, Grid, Local, WindowSpec, windowed_attention
+from rlhf_video.attention import Band, Grid, windowed_attention
 from rlhf_video.attention.problem import Problem
 
 Modules = dict[str, ModuleType]
@@ -141,27 +140,3 @@ def test_step_under_plans_is_faster_only_by_what_attention_takes(bench: Modules)
     assert dense.predicted == pytest.approx(1.0)
     assert 0 < dense.attention_ms < dense.step_ms
     assert "2 of 4" in step.table([dense, hybrid], 64)
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # then the process's own time is what the clock reads
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize("spec", [Local((4, 8, 16)), Band()], ids=["local", "band, six orders"])
-def test_groups_of_512_realise_most_of_the_ideal_on_a_cpu(bench: Modules, spec: WindowSpec) -> None:
-    """A slack guard: benchmarks/attention.md measures 0.8 and more; a copy or a mask too many costs half of it."""
-    geometry = bench["cases"].Geometry("guard", Grid(8, 16, 32), 4, 64, {})
-    settings, speed = bench["speed"].Settings(CPU, torch.float32, 3, 0, ()), bench["speed"]
-    attends = {"dense": bench["cases"].Dense(), "window": partial(windowed_attention, grid=geometry.grid, spec=spec)}
-    results = {name: speed.Result(name) for name in attends}
-    for direction in ("forward", "both"):
-        speed.contest(attends, results, direction, geometry.tensors(torch.float32, CPU), settings)
-        faster = results["dense"].milliseconds[direction] / results["window"].milliseconds[direction]
-        assert bench["timing"].eta(faster, geometry.density(spec)) > 0.55, direction
-    assert results["window"].saved <= 4.1
