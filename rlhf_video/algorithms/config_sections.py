@@ -3,7 +3,9 @@
 "Reference" below is EasyAnimate v3 (arXiv:2405.18991) and its published reward scripts unless another paper is named.
 """
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from rewards.composite import Normalisation
 from rlhf_video.settings import check_range
@@ -54,6 +56,31 @@ class RewardTermConfig:
         return self.label or self.name.rsplit(":", 1)[-1]
 
 
+class RateSchedule(Protocol):
+    """Fields that decide the learning rate."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Optimiser steps of linear warm-up."""
+        ...
+
+    @property
+    def decay(self) -> Literal["cosine", "none"]:
+        """What follows the warm-up."""
+        ...
+
+
+def scheduled_rate(schedule: RateSchedule, step: int, num_steps: int) -> float:
+    """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / num_steps) if schedule.decay == "cosine" else 1.0
+    return schedule.learning_rate * min(1.0, (step + 1) / max(schedule.warmup, 1)) * cosine
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW on the adapter."""
@@ -71,7 +98,9 @@ class OptimConfig:
     max_grad_norm: float = 0.3
     """Gradient clip over all adapter parameters (reference: 0.3)."""
     warmup: int = 0
-    """Optimiser steps of linear warm-up; constant afterwards."""
+    """Optimiser steps of linear warm-up."""
+    decay: Literal["cosine", "none"] = "none"
+    """Whether the rate falls to 0 along a half cosine over `num_steps`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -83,9 +112,9 @@ class OptimConfig:
         check_range("optim.max_grad_norm", self.max_grad_norm, above=0.0)
         check_range("optim.warmup", self.warmup, least=0)
 
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
-        return self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1))
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """Return the learning rate of optimiser step 0, 1, ...; see `scheduled_rate`."""
+        return scheduled_rate(self, step, num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,11 @@ class LearnerConfig(Protocol):
         ...
 
     @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the run."""
+        ...
+
+    @property
     def ema_decay(self) -> float:
         """Decay of the average, in [0, 1)."""
         ...
@@ -81,7 +86,7 @@ class Learner:
             ConfigError: The gradient is not finite; the last checkpoint is intact.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.optim.rate_at(step)
+            group["lr"] = self.config.optim.rate_at(step, self.config.num_steps)
         norm = self.distribution.finish_step(self.optimizer, self.config.optim.max_grad_norm)
         if not torch.isfinite(norm):
             raise ConfigError(

@@ -135,7 +135,7 @@ def train_step(
     numbers = metrics.means(distribution)
     numbers["grad/norm"] = float(learner.step(step))
     return numbers | {
-        "optim/learning_rate": config.optim.rate_at(step),
+        "optim/learning_rate": config.optim.rate_at(step, config.num_steps),
         "estimator/num_active_steps": float(len(steps.indices)),
         "estimator/first_active_step": float(steps.indices[0]),
     }

@@ -1,10 +1,10 @@
 """Settings of reward-model training; every default names its source."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rlhf_video.algorithms.config_sections import scheduled_rate
 from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig
@@ -77,9 +77,8 @@ class FitConfig:
         check_range("optim.warmup", self.warmup, least=0)
 
     def rate_at(self, step: int, num_steps: int) -> float:
-        """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / num_steps) if self.decay == "cosine" else 1.0
-        return self.learning_rate * min(1.0, (step + 1) / max(self.warmup, 1)) * cosine
+        """Return the learning rate of optimiser step 0, 1, ...; see `scheduled_rate`."""
+        return scheduled_rate(self, step, num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ def train_step(
         metrics.add("loss/flow_matching", errors)
     numbers = metrics.means(distribution)
     numbers["grad/norm"] = float(learner.step(step))
-    return numbers | {"optim/learning_rate": config.optim.rate_at(step)}
+    return numbers | {"optim/learning_rate": config.optim.rate_at(step, config.num_steps)}
 
 
 def open_clips(config: SftConfig, world: World) -> tuple[EncodedClips, EncodedClips | None]:

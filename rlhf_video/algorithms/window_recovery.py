@@ -130,7 +130,7 @@ def train_step(
         distribution.backward(errors.sum() / len(share), last=number + 1 == len(micro_batches))
     numbers = metrics.means(distribution)
     numbers["grad/norm"] = float(learner.step(step))
-    return numbers | {"optim/learning_rate": config.optim.rate_at(step)}
+    return numbers | {"optim/learning_rate": config.optim.rate_at(step, config.num_steps)}
 
 
 def _states(

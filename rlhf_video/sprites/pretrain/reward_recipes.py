@@ -38,7 +38,7 @@ class RewardRecipe:
         return self.questions[0]
 
 
-MOTION_TOWER = {"width": 112, "layers": 3, "patch": 16}
+MOTION_TOWER = {"width": 112, "layers": 3, "patch": 8}
 
 
 def image_clip(width: int, layers: int, patch: int) -> CLIPModel:

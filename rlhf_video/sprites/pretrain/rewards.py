@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 MAP, PLACES_WEIGHT = 8, 8.0
 """Side of the maps of object places, and the weight of their error."""
-IMAGE_STEPS = 400
+IMAGE_STEPS = 600
 """Steps of the image tower that the video reward starts from."""
 CACHED_GROUPS = 24
 """Groups per step on cached features."""

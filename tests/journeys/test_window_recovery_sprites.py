@@ -1,0 +1,68 @@
+"""The shipped recipe of window recovery keeps its promise: windows that ruin the model cost next to nothing after it.
+
+The full journey is the run of docs/attention.md; it touches the test prompts and changes nothing by what it sees. The
+short one takes a part of the optimiser steps and measures on the validation prompts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_video.validation import Comparison
+
+LOSS_OF_UNTRAINED_WINDOWS = 0.15
+"""Least share of right clips that the plan costs before it is trained."""
+DISTANCE_TO_DENSE = 0.02
+"""Largest share of right clips that it costs afterwards."""
+PSNR_GAIN_DB = 3.0
+"""Least rise of the PSNR to the dense model's clip of the same seed."""
+RIGHT, PSNR = "judge/all", "psnr/to_dense"
+
+
+def _recover(folder: Path, *overrides: str) -> tuple[dict[str, Any], Comparison, Comparison]:
+    """Return the run's card, dense against windows, and windows without and with the adapter."""
+    script = ["rlhf_video/train_sft.py", "--config", "configs/sft/sprite-recovery.yaml"]
+    command = [sys.executable, *script, f"output_dir={folder}", *overrides]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"})
+    card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return card, Comparison.from_json(card["comparison"]), Comparison.from_json(card["recovery"])
+
+
+@pytest.mark.journey
+def test_recovered_windows_are_as_good_as_the_dense_model_on_unseen_prompts(tmp_path: Path) -> None:
+    card, to_dense, recovered = _recover(tmp_path / "run")
+    assert card["measured_on"] == "unseen test prompts"
+    assert card["num_pairs"] >= 240
+    untrained = recovered.change(RIGHT).base.mean - to_dense.change(RIGHT).base.mean
+    assert untrained <= -LOSS_OF_UNTRAINED_WINDOWS
+    assert to_dense.change(RIGHT).difference.mean >= -DISTANCE_TO_DENSE
+    assert recovered.change(PSNR).difference.mean >= PSNR_GAIN_DB
+    assert recovered.change(PSNR).difference.low > 0
+
+
+@pytest.mark.journey
+@pytest.mark.short
+def test_a_cut_recovery_gives_half_of_the_gain(tmp_path: Path) -> None:
+    card, to_dense, recovered = _recover(
+        tmp_path / "run",
+        "num_steps=120",
+        "validation.every=120",
+        "validation.num_prompts=24",
+        "recovery.clips_per_prompt=1",
+        "recovery.anneal_steps=20",
+        "ema_decay=0.95",
+        "prompts.test=null",
+    )
+    assert card["measured_on"] == "validation prompts"
+    lost = to_dense.change(RIGHT).base.mean - recovered.change(RIGHT).base.mean
+    assert lost >= LOSS_OF_UNTRAINED_WINDOWS
+    gain = recovered.change(RIGHT).difference
+    assert gain.mean >= lost / 2
+    assert gain.low > 0
+    assert recovered.change(PSNR).difference.mean >= PSNR_GAIN_DB / 2
+    assert recovered.change(PSNR).difference.low > 0
