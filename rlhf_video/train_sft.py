@@ -1,6 +1,7 @@
 """Fine-tune a LoRA of a video model on given clips, or teach the model to work under windowed attention.
 
-Without arguments it trains on clips of the built-in sprite world. With a section `recovery` in the config the dense
+Without arguments it trains on clips of the built-in sprite world, which `python -m rlhf_video.sprites.clips
+runs/sprite-clips` renders first. With a section `recovery` in the config the dense
 model is the teacher of its windowed form. `accelerate launch` runs it on several processes with the same result.
 """
 

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -79,6 +80,11 @@ def scheduled_rate(schedule: RateSchedule, step: int, num_steps: int) -> float:
     """Return the learning rate of optimiser step 0, 1, ...; a pure function, so resuming needs no state."""
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / num_steps) if schedule.decay == "cosine" else 1.0
     return schedule.learning_rate * min(1.0, (step + 1) / max(schedule.warmup, 1)) * cosine
+
+
+def may_change(fields: Sequence[str], schedule: RateSchedule) -> tuple[str, ...]:
+    """Return the config fields that a resumed run may change: a rate that falls over the run fixes its length."""
+    return tuple(field for field in fields if field != "num_steps" or schedule.decay == "none")
 
 
 @dataclass(frozen=True, kw_only=True)

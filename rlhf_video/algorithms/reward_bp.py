@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.data_anchor import DataAnchor
 from rlhf_video.algorithms.gradient_estimators import (
     Penalty,
@@ -75,7 +76,13 @@ def train(config: RewardBpConfig, *, accelerator: Accelerator, resume: bool = Fa
     set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     anchor = DataAnchor.open(config, world)
-    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
+    run = Run.start(
+        config.output_dir,
+        config,
+        accelerator=accelerator,
+        resume=resume,
+        may_change=may_change(MAY_CHANGE, config.optim),
+    )
     learner = Learner(config, world.backbone, distribution, advice=ADVICE)
     watch = Watch(config, world, learner, run)
     first_step = watch.restore_or_start()

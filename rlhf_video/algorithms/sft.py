@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
@@ -66,7 +67,13 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     clips, held_out = open_clips(config, world)
-    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
+    run = Run.start(
+        config.output_dir,
+        config,
+        accelerator=accelerator,
+        resume=resume,
+        may_change=may_change(MAY_CHANGE, config.optim),
+    )
     error = held_out_loss(config, world, held_out)
     clips.encode()
     learner = Learner(config, world.backbone, distribution)
@@ -74,7 +81,8 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     def extra(_: Validated, prefix: str) -> dict[str, float]:
         return {} if error is None else error.compare().metrics(prefix=prefix)
 
-    watch = Watch(world, learner, run, extra, files={"data.train": clips.sha256})
+    files = {"data.train": clips.sha256, "data.validation": held_out.sha256 if held_out is not None else None}
+    watch = Watch(world, learner, run, extra, files=files)
     for step in range(watch.restore_or_start(), config.num_steps):
         started = time.perf_counter()
         metrics = train_step(config, world, learner, clips, step=step)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlhf_video.algorithms.sft_setup import World
 from rlhf_video.data import LatentCache, ListedClip, read_clip_list, sha256_file
+from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class EncodedClips:
                 "again, or take them off the list."
             )
         clips[0].read(self._size(), field=field)
-        self._keys = tuple(sha256_file(clip.file) for clip in clips)
+        # A killed run may be started again with another autoencoder: its latents must not be taken for this one's.
+        vae = weights_fingerprint(world.backbone.vae)
+        self._keys = tuple(f"{vae}-{sha256_file(clip.file)}" for clip in clips)
         self.prompts = tuple(clip.prompt for clip in clips)
         lines = "\n".join(f"{key}\t{clip.prompt}" for key, clip in zip(self._keys, clips, strict=True))
         self.sha256 = hashlib.sha256(lines.encode()).hexdigest()

@@ -158,7 +158,7 @@ def _card(
         "base": config.backbone,
         "attention_plan": world.backbone.attention_record(),
         "attention_file": attention_file_sha256(config.attention),
-        "prompts": {suite.name: {"sha256": suite.sha256, "count": len(suite)} for suite in world.suites.all},
+        "prompts": world.suites.record(),
         "recommended_scale": outcome.scale,
         "num_steps": config.num_steps,
         "alarms": [alarm.message for alarm in watch.alarms],

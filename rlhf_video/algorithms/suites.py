@@ -19,6 +19,14 @@ class Suites:
         """Those that there are."""
         return tuple(suite for suite in (self.train, self.validation, self.test) if suite is not None)
 
+    def record(self) -> dict[str, dict[str, object]]:
+        """Return role -> name, hash and size, for a run's card."""
+        return {
+            role: {"name": suite.name, "sha256": suite.sha256, "count": len(suite)}
+            for role, suite in (("train", self.train), ("validation", self.validation), ("test", self.test))
+            if suite is not None
+        }
+
     def check_disjoint(self) -> None:
         """Refuse a prompt that stands in two suites.
 

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
@@ -72,7 +73,13 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
     windows = AnnealedWindows(world.backbone, world.maker.shape(1), recovery.anneal_steps)
-    run = Run.start(config.output_dir, config, accelerator=accelerator, resume=resume, may_change=MAY_CHANGE)
+    run = Run.start(
+        config.output_dir,
+        config,
+        accelerator=accelerator,
+        resume=resume,
+        may_change=may_change(MAY_CHANGE, config.optim),
+    )
     clips = GeneratedClips.of_training(config, world)
     held_out = GeneratedClips.of_validation(config, world)
     learner = Learner(config, world.backbone, distribution)
@@ -115,11 +122,12 @@ def train_step(
         prompts, drop = [clips.prompts[index] for index in indices], [dropped[place] for place in places]
         # without its prompt a clip trains what guidance moves away from
         cond = world.condition(prompts, drop, instead=config.sampling.negative_prompt)
-        teacher = teacher_pass(backbone, state, sigma, cond)
-        student = student_pass(backbone, state, sigma, cond)
+        keeps = recovery.attention_weight > 0
+        teacher = teacher_pass(backbone, state, sigma, cond, keeps_attention=keeps)
+        student = student_pass(backbone, state, sigma, cond, keeps_attention=keeps)
         errors = velocity_error(student.velocity, teacher.velocity)
         metrics.add("loss/teacher_velocity", errors)
-        if recovery.attention_weight > 0:
+        if keeps:
             attention = attention_error(student, teacher)
             errors = errors + recovery.attention_weight * attention
             metrics.add("loss/teacher_attention", attention)

@@ -24,14 +24,28 @@ class Pass:
     """Output of each self-attention layer for the video tokens, first layer first, each (batch, tokens, width)."""
 
 
-def teacher_pass(backbone: VideoBackbone, latents: Tensor, sigma: Tensor, cond: Conditioning) -> Pass:
-    """Run the dense base: plan off, adapter off, no gradient; arguments as `VideoBackbone.velocity`."""
+def teacher_pass(
+    backbone: VideoBackbone, latents: Tensor, sigma: Tensor, cond: Conditioning, *, keeps_attention: bool = True
+) -> Pass:
+    """Run the dense base: plan off, adapter off, no gradient; arguments as `student_pass`."""
     with torch.no_grad(), adapter_off(backbone), backbone.dense_attention():
-        return student_pass(backbone, latents, sigma, cond)
+        return student_pass(backbone, latents, sigma, cond, keeps_attention=keeps_attention)
 
 
-def student_pass(backbone: VideoBackbone, latents: Tensor, sigma: Tensor, cond: Conditioning) -> Pass:
-    """Run the model as it is now; arguments as `VideoBackbone.velocity`, without guidance."""
+def student_pass(
+    backbone: VideoBackbone, latents: Tensor, sigma: Tensor, cond: Conditioning, *, keeps_attention: bool = True
+) -> Pass:
+    """Run the model as it is now; arguments as `VideoBackbone.velocity`, without guidance.
+
+    Args:
+        backbone: The model.
+        latents: Noised latents.
+        sigma: Their noise levels.
+        cond: Encoded prompts.
+        keeps_attention: Keep every layer's attention output; they take memory until the backward pass.
+    """
+    if not keeps_attention:
+        return Pass(backbone.velocity(latents, sigma, cond), ())
     with _attention_outputs(backbone) as outputs:
         velocity = backbone.velocity(latents, sigma, cond)
     return Pass(velocity, tuple(outputs))

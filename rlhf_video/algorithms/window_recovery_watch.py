@@ -64,8 +64,9 @@ def teacher_error(config: SftConfig, world: World, clips: GeneratedClips) -> Hel
         errors = []
         for number, sigma in enumerate(levels.to(clean.device)):
             state = interpolate(clean, world.maker.noise(indices, "held-out error", number), sigma)
-            teacher = teacher_pass(world.backbone, state, sigma, cond)
-            errors.append(velocity_error(student_pass(world.backbone, state, sigma, cond).velocity, teacher.velocity))
+            teacher = teacher_pass(world.backbone, state, sigma, cond, keeps_attention=False)
+            student = student_pass(world.backbone, state, sigma, cond, keeps_attention=False)
+            errors.append(velocity_error(student.velocity, teacher.velocity))
         return torch.stack(errors).mean(dim=0)
 
     return HeldOutError(

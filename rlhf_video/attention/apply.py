@@ -146,6 +146,8 @@ class PlanHandle:
             processor.slot.state = None
 
     def _context(self, inputs: Mapping[str, Any]) -> AttentionContext:
+        if self._plan.is_full:
+            return DENSE
         geometry = self._family.geometry(self._transformer, inputs)
         batch = inputs["hidden_states"].shape[0]
         timestep = inputs["timestep"] if self._plan.dense_sigmas is not None else None

@@ -46,6 +46,8 @@ class Band(WindowSpec):
                 raise ConfigError(f"{name}={value} must be a number of frames of 0 or more.")
         if self.sink_frames != int(self.sink_frames):
             raise ConfigError(f"sink_frames={self.sink_frames} must be a whole number of frames.")
+        object.__setattr__(self, "sink_frames", int(self.sink_frames))  # JSON writers turn 1 into 1.0
+        object.__setattr__(self, "orders", tuple(self.orders))
 
     @property
     def num_orders(self) -> int:

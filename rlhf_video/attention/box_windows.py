@@ -30,6 +30,8 @@ class Local(WindowSpec):
         """
         _check_triple("window", self.window, least=0)
         _check_triple("shift", self.shift, least=0)
+        object.__setattr__(self, "window", tuple(self.window))
+        object.__setattr__(self, "shift", tuple(self.shift))
         for window, shift in zip(self.window, self.shift, strict=True):
             if shift and shift >= window:
                 raise ConfigError(
@@ -83,6 +85,8 @@ class Tile(WindowSpec):
         """
         _check_triple("tile", self.tile, least=0)
         _check_triple("box", self.box, least=1)
+        object.__setattr__(self, "tile", tuple(self.tile))
+        object.__setattr__(self, "box", tuple(self.box))
 
     def check(self, grid: Grid) -> None:
         """Refuse a grid that the tile does not divide."""

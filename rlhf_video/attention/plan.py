@@ -78,7 +78,11 @@ class AttentionPlan:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that two plans share exactly when they are equal."""
-        plain = json.loads(json.dumps(self.to_json()), parse_int=float)  # 1 and 1.0 are one number
+
+        def number(text: str) -> float:
+            return float(text) + 0.0  # 1 and 1.0 are one number, and so are 0.0 and -0.0
+
+        plain = json.loads(json.dumps(self.to_json()), parse_int=number, parse_float=number)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
     def is_dense_at(self, sigma: float) -> bool:

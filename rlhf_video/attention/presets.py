@@ -10,6 +10,7 @@
 """
 
 import difflib
+import logging
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -21,6 +22,8 @@ from rlhf_video.attention.planner import check_density, plan_band, plan_local, p
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.attention.windows import Full
 from rlhf_video.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 PresetName = Literal["full", "hybrid_middle", "all_but_edges", "local_shift", "tile3"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
@@ -61,6 +64,10 @@ def preset_plan(
     layers = _MAKERS[name](num_layers, grid, density)
     plan = AttentionPlan(num_heads, layers)
     plan.check(num_layers=num_layers, num_heads=num_heads, grid=grid)
+    if not plan.is_full and all(window.covers(grid) for window in plan.layers_of_window):
+        logger.warning(
+            "Attention preset '%s': its windows cover the whole clip of %s tokens, nothing is saved.", name, grid
+        )
     return plan
 
 

@@ -32,6 +32,10 @@ class Text:
         Raises:
             ConfigError: There is no text token, or an item has none or more than there are.
         """
+        if self.position not in ("first", "last"):
+            raise ConfigError(f"Text(position={self.position!r}): text is 'first' or 'last' in the sequence.")
+        if self.valid is not None:
+            object.__setattr__(self, "valid", tuple(self.valid))
         if self.length < 1:
             raise ConfigError(f"Text of {self.length} tokens: leave text=None where there is no text in the sequence.")
         for item, count in enumerate(self.valid or ()):

@@ -12,6 +12,7 @@ from torch import nn
 
 from rlhf_video.attention.context import LayerSlot, LayerState
 from rlhf_video.attention.processors import WindowedProcessor
+from rlhf_video.errors import ConfigError
 
 
 class RememberingCheckpoint:
@@ -36,16 +37,24 @@ class _RememberedBlock(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block  # a submodule: checkpoint functions look for adapters in it
-        self.states = [(slot, slot.state) for slot in _slots(block)]
+        self.layers = list(_windowed_layers(block))
+        self.states = [(processor.slot, processor.slot.state) for _, processor in self.layers]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if any(module.processor is not processor for module, processor in self.layers):
+            raise ConfigError(
+                "An attention plan was taken off, or replaced, between a checkpointed forward pass and its backward "
+                "pass, which would recompute other attention: run the backward pass first."
+            )
         with _restored(self.states):
             return self.block(*args, **kwargs)
 
 
-def _slots(block: nn.Module) -> list[LayerSlot]:
-    processors = (module.processor for module in block.modules() if "processor" in module.__dict__)
-    return [processor.slot for processor in processors if isinstance(processor, WindowedProcessor)]
+def _windowed_layers(block: nn.Module) -> Iterator[tuple[nn.Module, WindowedProcessor]]:
+    for module in block.modules():
+        processor = module.__dict__.get("processor")
+        if isinstance(processor, WindowedProcessor):
+            yield module, processor
 
 
 @contextlib.contextmanager

@@ -77,7 +77,9 @@ def windowed_attention(
 def _autocast(tensor: Tensor) -> Tensor:
     """Return the tensor as torch's own attention takes it: norms leave queries and keys in float32, not values."""
     device = tensor.device.type
-    if not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor
+    if not torch.is_autocast_enabled(device):
         return tensor
     return tensor.to(torch.get_autocast_dtype(device))
 
@@ -91,6 +93,8 @@ def attend_in_windows(query: Tensor, key: Tensor, value: Tensor, problem: Proble
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     problem = replace(problem, needs_backward=needs_backward)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
+    if not query.dtype == key.dtype == value.dtype:
+        raise ConfigError(f"They are {query.dtype}, {key.dtype} and {value.dtype}: give them one type or use autocast.")
     return _chosen(backend, query, problem)(query, key, value, problem)
 
 
@@ -118,6 +122,12 @@ def _check(query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> None:
     if query.ndim != 4 or not query.shape == key.shape == value.shape:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (query, key, value))
         raise ConfigError(f"query, key and value of shapes {shapes} must all be (batch, tokens, heads, head_dim).")
+    if not len(query):
+        raise ConfigError("An empty batch has nothing to attend to: leave such batches out.")
+    if not query.device == key.device == value.device:
+        raise ConfigError(
+            f"query, key and value lie on {query.device}, {key.device} and {value.device}: put them on one."
+        )
     if query.shape[1] != problem.num_tokens:
         raise ConfigError(
             f"{query.shape[1]} tokens do not fit the grid {problem.grid} = {problem.grid.num_tokens} tokens with "

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from rlhf_video.attention import AttentionPlan, PlanHandle, apply_attention_plan
+from rlhf_video.attention import AttentionPlan, PlanHandle, apply_attention_plan, find_plan
 from rlhf_video.attention.plan_text import text_of_layers, text_of_window
-from rlhf_video.errors import AdapterError
+from rlhf_video.errors import AdapterError, ConfigError
 from rlhf_video.lora.files import DENSE, AttentionRule
 
 logger = logging.getLogger(__name__)
@@ -22,14 +22,27 @@ class AttentionHost:
     """Layers of self-attention over the video tokens, in each transformer."""
     num_heads: int
     """Heads of each of these layers."""
-    attention_handles: tuple[PlanHandle, ...] = ()
-    """One for each transformer, in their order; empty without a plan."""
+    attention_backend: str = "auto"
+    """What computes the windows, as last asked for."""
+
+    @property
+    def attention_handles(self) -> tuple[PlanHandle, ...]:
+        """One for each transformer that follows a plan, in their order, whoever put it on."""
+        handles = (find_plan(transformer) for transformer in self.transformers.values())
+        return tuple(handle for handle in handles if handle is not None)
 
     @property
     def attention_plan(self) -> AttentionPlan | None:
         """The plan that `velocity` computes; None where attention is dense."""
-        plan = self.attention_handles[0].plan if self.attention_handles else None
-        return None if plan is None or plan.is_full else plan
+        handles = self.attention_handles
+        if not handles:
+            return None
+        plan = handles[0].plan
+        if len(handles) < len(self.transformers) or any(handle.plan != plan for handle in handles):
+            raise ConfigError(
+                "The two experts run different attention plans: put one on both, backbone.apply_attention."
+            )
+        return None if plan.is_full else plan
 
     def apply_attention(self, plan: AttentionPlan | None, *, backend: str = "auto") -> None:
         """Make all transformers follow a plan, in sampling and in training alike; weights stay what they are.
@@ -47,11 +60,16 @@ class AttentionHost:
             plan.check(num_layers=self.num_layers, num_heads=self.num_heads)
         for handle in self.attention_handles:
             handle.restore()
-        self.attention_handles = ()
-        if plan is not None and not plan.is_full:
-            self.attention_handles = tuple(
-                apply_attention_plan(transformer, plan, backend=backend) for transformer in self.transformers.values()
-            )
+        self.attention_backend = backend
+        if plan is None or plan.is_full:
+            return
+        try:
+            for transformer in self.transformers.values():
+                apply_attention_plan(transformer, plan, backend=backend)
+        except ConfigError:
+            for handle in self.attention_handles:  # not one expert under windows and the other without
+                handle.restore()
+            raise
 
     @contextlib.contextmanager
     def dense_attention(self) -> Iterator[None]:
@@ -84,7 +102,7 @@ class AttentionHost:
         if trained == own:
             return
         if rule == "apply":
-            self.apply_attention(trained)
+            self.apply_attention(trained, backend=self.attention_backend)
             logger.info("Attention is now the adapter's: %s", _name(trained))
             return
         difference = f"The adapter was trained with {_name(trained)}, this model runs {_name(own)}"

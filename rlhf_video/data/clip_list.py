@@ -51,7 +51,11 @@ def read_clip_list(path: Path, *, field: str) -> tuple[ListedClip, ...]:
         DataError: The list is missing, malformed or empty.
     """
     if not path.is_file():
-        raise DataError(f"{field} '{path}' does not exist: write one with rlhf_video/generate.py.")
+        raise DataError(
+            f'{field} \'{path}\' does not exist: list clips in a .jsonl ('file' and 'prompt' a line), '
+            "write generated ones with rlhf_video/generate.py, or, for the sprite world, rendered ones with "
+            "python -m rlhf_video.sprites.clips runs/sprite-clips."
+        )
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":

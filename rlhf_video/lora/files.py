@@ -137,7 +137,8 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
     """
     main = adapter_file(folder)
     state, metadata = read_adapter(main)
-    backbone.match_attention(recorded_attention(metadata), attention)
+    if attention != "apply":
+        backbone.match_attention(recorded_attention(metadata), attention)
     second = main.parent / SECOND_WEIGHT_NAME
     if second.is_file():
         state |= {
@@ -146,6 +147,8 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
     config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
     attach(backbone, config, seed=0)
     load_adapter_state(backbone, state)
+    if attention == "apply":  # last, so that an adapter that does not fit leaves the model's attention alone
+        backbone.match_attention(recorded_attention(metadata), attention)
     return metadata
 
 

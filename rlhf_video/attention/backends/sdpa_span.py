@@ -20,6 +20,7 @@ from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Problem, Text
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.attention.windows import window_from_json
+from rlhf_video.errors import ConfigError
 
 CPU_SLICE_BYTES = 2**21
 """Keys gathered at once on the CPU: in its cache when the kernel reads them (whole tensors were 5-20% slower)."""
@@ -49,13 +50,16 @@ class SdpaSpan:
             )
         if self.kernel == "auto":
             return None
-        return KERNELS[self.kernel].unsuitable(Inputs(query.device, _computed_dtype(query), query.shape[-1]))
+        return KERNELS[self.kernel].unsuitable(Inputs(query.device, query.dtype, query.shape[-1]))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, problem: Problem) -> Tensor:
-        """Return the output, (B, N, S, D); under autocast in its type, as torch's attention does."""
-        if torch.is_autocast_enabled(query.device.type):
-            dtype = _computed_dtype(query)
-            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        """Return the output, (B, N, S, D).
+
+        Raises:
+            ConfigError: Forward-mode differentiation is on; the operator would drop the tangent silently.
+        """
+        if not torch.compiler.is_compiling():
+            _refuse_tangents(query, key, value)
         sizes, text = [*problem.grid], problem.text
         if text is not None:
             sizes += [text.length, int(text.position == "first"), *(text.valid or ())]
@@ -63,11 +67,11 @@ class SdpaSpan:
         return out
 
 
-def _computed_dtype(query: Tensor) -> torch.dtype:
-    device = query.device.type
-    if query.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return query.dtype
+def _refuse_tangents(*tensors: Tensor) -> None:
+    if any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise ConfigError(
+            "backend='sdpa_span' has no forward-mode derivative: use backward passes or backend='mask' on a small grid."
+        )
 
 
 @torch.compiler.assume_constant_result  # compiled code guards on the window and keeps the text

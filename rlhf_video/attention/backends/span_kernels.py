@@ -173,9 +173,10 @@ class Recompute:
         """Return the gradients of some groups and heads, each (pieces, tokens, head_dim), in the type of `query`."""
         exact, given = lse_dtype(query.dtype), query.dtype
         grad, query, key, value, out = (tensor.to(exact) for tensor in (grad, query, key, value, out))
-        weights = (query @ key.mT * scale).softmax(dim=-1)
-        d_scores = weights * (grad @ value.mT - (grad * out).sum(dim=-1, keepdim=True)) * scale
-        return (d_scores @ key).to(given), (d_scores.mT @ query).to(given), (weights.mT @ grad).to(given)
+        with torch.autocast(query.device.type, enabled=False):  # a backward pass may run inside the user's autocast
+            weights = (query @ key.mT * scale).softmax(dim=-1)
+            d_scores = weights * (grad @ value.mT - (grad * out).sum(dim=-1, keepdim=True)) * scale
+            return (d_scores @ key).to(given), (d_scores.mT @ query).to(given), (weights.mT @ grad).to(given)
 
 
 KERNELS: dict[str, Kernel] = {

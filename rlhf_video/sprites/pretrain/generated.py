@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone
+from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes
 from rlhf_video.sprites.pretrain.clip_pool import ClipPool
-from rlhf_video.sprites.pretrain.loop import fingerprint
 from rlhf_video.sprites.renderer import NUM_FRAMES, SIZE
 from rlhf_video.sprites.verifier import read_clip
 
@@ -32,7 +32,7 @@ def generated_pool(folder: Path, split: Split, count: int, *, seed: int, work: P
     scenes = tuple(scene for _ in range(count // 4) for scene in [next(generator)] * 4)
     backbone = load_backbone(folder, device=device, text_length=32)
     # Clips of another model must not be taken for this one's.
-    work = work / fingerprint(nn.ModuleList([backbone.vae, *backbone.transformers.values()]))
+    work = work / weights_fingerprint(nn.ModuleList([backbone.vae, *backbone.transformers.values()]))
     work.mkdir(parents=True, exist_ok=True)
     videos = []
     for start in range(0, count, 32):

@@ -1,7 +1,6 @@
 """The loop of every pre-training stage: Muon and AdamW, cosine schedule, weight average, resume after a kill."""
 
 import contextlib
-import hashlib
 import logging
 import math
 import time
@@ -181,11 +180,3 @@ class _Progress:
         }
         torch.save(state, partial)
         partial.replace(self.file)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return 12 hex digits that change with any weight: what was made from these weights carries them in its name."""
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(value.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -18,10 +18,11 @@ from torch.nn import functional
 from transformers import CLIPModel, PreTrainedModel, XCLIPModel
 
 from rewards.video_ops import CLIP_MEAN, CLIP_STD, normalise
+from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.runtime.precision import bfloat16_linears
 from rlhf_video.sprites.grammar import Scene
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups
-from rlhf_video.sprites.pretrain.loop import fingerprint, fit
+from rlhf_video.sprites.pretrain.loop import fit
 from rlhf_video.sprites.pretrain.reward_recipes import (
     MOTION_SHARE,
     MOTION_TOWER,
@@ -90,7 +91,7 @@ def contrast(
     with bfloat16_linears(model):
         record = fit(
             trained, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=1e-3, state_file=state_file,
-            inputs=fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
+            inputs=weights_fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
             validate_every=200, ema_decay=0.99, autocast=False, warmup=50,
         )  # fmt: skip
     handle.remove()
@@ -128,7 +129,7 @@ def contrast_clips(
 
     record = fit(
         model, loss_at, num_steps=num_steps, muon_rate=5e-3, adamw_rate=2e-3, state_file=state_file,
-        inputs=fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
+        inputs=weights_fingerprint(model), validate=lambda: agreement(model, held_out, recipe.attributes),
         validate_every=500, ema_decay=0.995, autocast=False, warmup=50,
     )  # fmt: skip
     model.vision_model.requires_grad_(True)

@@ -12,9 +12,10 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipe
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.runtime.precision import bfloat16_linears
 from rlhf_video.sprites.grammar import Scene, Split, random_scenes, swap_one_attribute
-from rlhf_video.sprites.pretrain.loop import fingerprint, fit
+from rlhf_video.sprites.pretrain.loop import fit
 from rlhf_video.sprites.pretrain.text import TEXT_WIDTH, sprite_tokenizer, text_encoder
 from rlhf_video.sprites.renderer import render
 
@@ -118,7 +119,7 @@ def train_transformer(
         batch: Clips per step.
         device: Where to train.
     """
-    made_from = fingerprint(vae)
+    made_from = weights_fingerprint(vae)
     train = encode_rendered(vae, "train", num_clips, seed=3, file=work / f"latents-{made_from}-{num_clips}.pt")
     held_out = encode_rendered(vae, "validation", 256, seed=4, file=work / f"latents-{made_from}-validation.pt")
     torch.manual_seed(0)

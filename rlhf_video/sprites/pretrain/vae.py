@@ -12,8 +12,9 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanRMS_norm
 from torch import Tensor
 
+from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.sprites.grammar import Split, random_scenes
-from rlhf_video.sprites.pretrain.loop import fingerprint, fit
+from rlhf_video.sprites.pretrain.loop import fit
 from rlhf_video.sprites.renderer import render
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def _train(
     seed: int,
     two_object_share: float = 0.45,
 ) -> dict[str, object]:
-    device, start = next(vae.parameters()).device, fingerprint(vae)
+    device, start = next(vae.parameters()).device, weights_fingerprint(vae)
     held_out = rendered_clips("validation", 16, seed=(1, 0), num_frames=21)
 
     def loss_at(step: int) -> Tensor:
