@@ -52,7 +52,7 @@ def read_clip_list(path: Path, *, field: str) -> tuple[ListedClip, ...]:
     """
     if not path.is_file():
         raise DataError(
-            f'{field} \'{path}\' does not exist: list clips in a .jsonl ('file' and 'prompt' a line), '
+            f"{field} '{path}' does not exist: list clips in a .jsonl file ('file' and 'prompt' a line), "
             "write generated ones with rlhf_video/generate.py, or, for the sprite world, rendered ones with "
             "python -m rlhf_video.sprites.clips runs/sprite-clips."
         )

@@ -70,7 +70,7 @@ class SdpaSpan:
 def _refuse_tangents(*tensors: Tensor) -> None:
     if any(torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise ConfigError(
-            "backend='sdpa_span' has no forward-mode derivative: use backward passes or backend='mask' on a small grid."
+            "backend='sdpa_span' has no forward-mode derivative: use a backward pass, or backend='mask' on small grids."
         )
 
 
