@@ -15,8 +15,9 @@ _LOCK_SECONDS = 60.0
 class JudgeCache:
     """A key-value file that several threads and processes of one machine may share, and that survives crashes.
 
-    Each access opens the file, so nothing is held over a fork and the object pickles. SQLite's write-ahead log needs
-    shared memory: put the file on a local disk, not on a network file system.
+    Each access opens the file, so nothing is held over a fork and the object pickles. The journal is SQLite's default:
+    switching a new file to a write-ahead log fails, without waiting, where another process does the same. Put the file
+    on a local disk: SQLite's locks are unsafe on many network file systems.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -34,7 +35,6 @@ class JudgeCache:
         except OSError as error:
             raise RewardError(f"Cannot make the folder of the judge's cache {self._file}: {error}") from error
         with self._open() as database:
-            database.execute("PRAGMA journal_mode=WAL")
             database.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID"
             )

@@ -76,8 +76,7 @@ def attach(backbone: Adaptable, config: LoraConfig, *, seed: int) -> list[nn.Par
     Raises:
         AdapterError: There is an adapter already, or a target fits no Linear.
     """
-    if any(True for _ in adapter_layers(backbone)):
-        raise AdapterError("This backbone has an adapter already: load the base again for another one.")
+    check_bare(backbone)
     targets = config.targets or backbone.spec.lora_targets
     for component, transformer in backbone.transformers.items():
         _check_targets(component, transformer, targets)
@@ -96,6 +95,16 @@ def attach(backbone: Adaptable, config: LoraConfig, *, seed: int) -> list[nn.Par
         len(parameters),
     )
     return parameters
+
+
+def check_bare(backbone: Adaptable) -> None:
+    """Refuse a model that has an adapter.
+
+    Raises:
+        AdapterError: It has one.
+    """
+    if any(True for _ in adapter_layers(backbone)):
+        raise AdapterError("This backbone has an adapter already: load the base again for another one.")
 
 
 def _check_targets(component: str, transformer: nn.Module, targets: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rlhf_video.data import write_atomic
 from rlhf_video.errors import AdapterError
-from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, load_adapter_state
+from rlhf_video.lora.adapter import Adaptable, LoraConfig, attach, check_bare, load_adapter_state
 
 WEIGHT_NAME = "pytorch_lora_weights.safetensors"
 SECOND_WEIGHT_NAME = "pytorch_lora_weights_2.safetensors"
@@ -137,8 +137,8 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
     """
     main = adapter_file(folder)
     state, metadata = read_adapter(main)
-    if attention != "apply":
-        backbone.match_attention(recorded_attention(metadata), attention)
+    check_bare(backbone)  # before the plan changes: the adapter that is there would run under the wrong one
+    backbone.match_attention(recorded_attention(metadata), attention)
     second = main.parent / SECOND_WEIGHT_NAME
     if second.is_file():
         state |= {
@@ -147,8 +147,6 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
     config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
     attach(backbone, config, seed=0)
     load_adapter_state(backbone, state)
-    if attention == "apply":  # last, so that an adapter that does not fit leaves the model's attention alone
-        backbone.match_attention(recorded_attention(metadata), attention)
     return metadata
 
 

@@ -44,7 +44,7 @@ def command(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data__trains": "x"}, ["data.trains", "Did you mean 'train'"]),
+        ({"data__trains": "x"}, ["data.trains", "Did you mean 'data.train'"]),
         ({"data__train": None}, ["data.train is missing", "recovery"]),
         ({"data__train": "nowhere/manifest.json"}, ["nowhere/manifest.json", "does not exist", "data.train"]),
         ({"data__validation_levels": 0}, ["data.validation_levels=0"]),

@@ -135,3 +135,15 @@ def test_checkpointed_compiled_block_has_the_gradients_of_its_grids() -> None:
     tiny.model.blocks[1].compile(fullgraph=True, backend="eager")
     assert equal(gradients(tiny, *two_grids(tiny)), expected)
     torch._dynamo.reset()
+
+
+def test_a_plan_taken_off_before_the_backward_pass_is_refused() -> None:
+    tiny = tiny_transformer(WAN)
+    handle = apply_attention_plan(tiny.model, PLAN)
+    tiny.model.enable_gradient_checkpointing(functools.partial(checkpoint, use_reentrant=True))
+    inputs = tiny.inputs(WIDE, batch=1)
+    inputs["hidden_states"].requires_grad_()
+    loss = tiny.run(inputs).square().sum()
+    handle.restore()
+    with pytest.raises(ConfigError, match="run the backward pass first"):
+        loss.backward()

@@ -188,6 +188,14 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
+def test_a_forward_derivative_is_refused() -> None:
+    query, key, value = (tensor.detach() for tensor in inputs(GRID, None, dtype=torch.float64))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(query, torch.ones_like(query))
+        with pytest.raises(ConfigError, match="forward-mode"):
+            windowed_attention(dual, key, value, GRID, Local((2, 3, 4)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("text", [None, Text(5, "last", valid=(4, 1))], ids=str)
 @pytest.mark.parametrize("spec", SPECS, ids=str)

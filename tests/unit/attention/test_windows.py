@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf_video.attention import Band, Full, Grid, Local, Tile, WindowSpec, window_from_json
+from rlhf_video.attention import Band, Full, Grid, Local, Text, Tile, WindowSpec, window_from_json
 from rlhf_video.errors import ConfigError
 
 GRID = Grid(4, 6, 8)
@@ -70,3 +70,14 @@ def test_four_heads_take_orders_at_equal_distances() -> None:
 def test_a_window_that_does_not_fit_lists_what_does(spec: WindowSpec, choices: str) -> None:
     with pytest.raises(ConfigError, match=choices):
         spec.mask(GRID)
+
+
+def test_lists_and_whole_floats_of_a_json_file_make_the_same_windows() -> None:
+    assert Local([2, 3, 4]) == Local((2, 3, 4))  # type: ignore[arg-type]
+    assert hash(Band(orders=["fhw"], sink_frames=1.0)) == hash(Band(orders=("fhw",), sink_frames=1))  # type: ignore[arg-type]
+    assert Band(sink_frames=1.0).density(GRID) == Band(sink_frames=1).density(GRID)  # type: ignore[arg-type]
+
+
+def test_text_is_first_or_last() -> None:
+    with pytest.raises(ConfigError, match="'first' or 'last'"):
+        Text(5, "First")  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from rlhf_video.attention import AttentionConfig, AttentionPlan, Band, Full, Grid, Local
+from rlhf_video.attention import AttentionConfig, AttentionPlan, Band, Full, Grid, Local, apply_attention_plan
 from rlhf_video.backbones import Conditioning, VideoBackbone, VideoShape, describe_plan, load_backbone, meta_backbone
 from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig, adapter_off, adapter_parameters, attach
@@ -187,3 +187,10 @@ def test_a_plan_is_described_in_one_line() -> None:
     assert "\n" not in line
     for part in ("layers 0 full", "layers 1 band", "0.8 to 1", "fingerprint"):
         assert part in line
+
+
+def test_a_plan_put_on_a_transformer_by_hand_is_recorded(tiny_wan: VideoBackbone) -> None:
+    apply_attention_plan(tiny_wan.transformers["transformer"], PLAN)
+    assert tiny_wan.attention_record() == PLAN.to_json()
+    tiny_wan.apply_attention(None)
+    assert tiny_wan.attention_record() is None
