@@ -77,9 +77,7 @@ def windowed_attention(
 def _autocast(tensor: Tensor) -> Tensor:
     """Return the tensor as torch's own attention takes it: norms leave queries and keys in float32, not values."""
     device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
-        return tensor
-    if not torch.is_autocast_enabled(device):
+    if tensor.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
         return tensor
     return tensor.to(torch.get_autocast_dtype(device))
 
