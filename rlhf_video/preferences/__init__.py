@@ -1,6 +1,6 @@
 """Preference pairs: the record, the store, and other people's layouts."""
 
-from rlhf_video.preferences.pair import OVERALL, ClipRecord, Label, PreferencePair
+from rlhf_video.preferences.pair import OVERALL, ClipRecord, Label, PreferencePair, SegmentLabel
 from rlhf_video.preferences.store import PreferenceStore, refuse_shared_prompts, split_by_prompt
 from rlhf_video.preferences.trl_layout import Export, export_trl, trl_rows
 
@@ -11,6 +11,7 @@ __all__ = [
     "Label",
     "PreferencePair",
     "PreferenceStore",
+    "SegmentLabel",
     "export_trl",
     "refuse_shared_prompts",
     "split_by_prompt",

@@ -22,7 +22,7 @@ class ClipRecord:
     """One clip of a pair."""
 
     path: str
-    """Video file, relative to the folder of the JSON lines file, with forward slashes."""
+    """Video file, or .safetensors file of latents, relative to the folder of the pairs file, with forward slashes."""
     sha256: str
     """Of the file, 64 hexadecimal digits."""
     seed: int | None = None
@@ -33,6 +33,14 @@ class ClipRecord:
     """Adapter folder or Hub id, None for the base."""
     sampler: dict[str, object] = field(default_factory=dict)
     """How it was sampled, for example {num_steps: 30, guidance: 5.0}."""
+    num_frames: int | None = None
+    """Pixel frames."""
+    height: int | None = None
+    """Pixels."""
+    width: int | None = None
+    """Pixels."""
+    fps: float | None = None
+    """Frames per second."""
 
     def __post_init__(self) -> None:
         """Check path and hash.
@@ -46,6 +54,24 @@ class ClipRecord:
             )
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise ConfigError(f"sha256={self.sha256!r} is no SHA-256: it has 64 hexadecimal digits, lower case.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentLabel:
+    """What raters said of one stretch of both clips (DenseDPO, arXiv:2506.03517)."""
+
+    start: int
+    """First pixel frame, from 0."""
+    stop: int
+    """Pixel frame after the last one."""
+    label: Label
+    """Which clip is better from `start` to `stop`."""
+
+    def __post_init__(self) -> None:
+        """Check the stretch."""
+        check_range("segments.start", self.start, least=0)
+        if self.stop <= self.start:
+            raise ConfigError(f"segments.stop={self.stop} must come after segments.start={self.start}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +96,12 @@ class PreferencePair:
     """How sure the overall label is, in [0, 1]."""
     num_votes: int | None = None
     """Answers behind the labels."""
+    weight: float = 1.0
+    """How often the pair counts in training, >= 0 (VideoDPO, arXiv:2412.14167, gives rare margins more)."""
+    segments: tuple[SegmentLabel, ...] = ()
+    """Labels of stretches of the clips, for losses per segment."""
     source: str | None = None
-    """Where the labels are from, for example arena, reward, real-vs-generated, synthetic."""
+    """Where the labels are from: arena, reward, real-vs-generated, partial-renoising, synthetic, or a word of yours."""
 
     def __post_init__(self) -> None:
         """Check what the types cannot.
@@ -95,6 +125,7 @@ class PreferencePair:
             check_range("margin", self.margin, least=0.0)
         if self.num_votes is not None:
             check_range("num_votes", self.num_votes, least=1)
+        check_range("weight", self.weight, least=0.0)
 
     @property
     def clips(self) -> tuple[ClipRecord, ClipRecord]:
@@ -134,7 +165,7 @@ def parse_pair(line: str, *, where: str) -> PreferencePair:
 
 def pair_to_json(pair: PreferencePair) -> str:
     """Return the pair as one JSON line without line feed; what is empty is left out."""
-    plain = {key: value for key, value in to_plain(pair).items() if value not in (None, {})}
+    plain = {key: value for key, value in to_plain(pair).items() if value not in (None, {}, [], ())}
     for side in ("a", "b"):
         plain[side] = {key: value for key, value in plain[side].items() if value not in (None, {})}
     return json.dumps(plain, ensure_ascii=False, allow_nan=False)
