@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlhf_video.algorithms.sft_setup import World
+from rlhf_video.algorithms.world import World
 from rlhf_video.data import LatentCache, ListedClip, read_clip_list, sha256_file
 from rlhf_video.data.fingerprint import weights_fingerprint
 from rlhf_video.errors import DataError
