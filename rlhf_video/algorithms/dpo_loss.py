@@ -1,7 +1,7 @@
 """Losses of preference optimisation on denoising errors: Diffusion-DPO, its relatives, and KTO for single clips.
 
-Diffusion-DPO (Wallace et al. 2023, arXiv:2311.12908) and Flow-DPO (Liu et al. 2025, arXiv:2501.13918). With e the squared
-prediction error of a clip at one noise level, w the chosen and l the rejected clip under the same noise,
+Diffusion-DPO (Wallace et al. 2023, arXiv:2311.12908) and Flow-DPO (Liu et al. 2025, arXiv:2501.13918). With e the
+squared prediction error of a clip at one noise level, w the chosen and l the rejected clip under the same noise,
 
     margin = (e_ref(w) - e(w)) - (e_ref(l) - e(l))        how much more the model improved on the chosen clip
     h      = margin / 2   (half=false: margin)            the implicit log-ratio; "flow" multiplies (1 - sigma)^2
@@ -55,12 +55,13 @@ class DpoLossConfig:
     """What a preference says about denoising errors."""
 
     kind: Kind = "sigmoid"
-    """sigmoid (DPO), hinge (SLiC, arXiv:2305.10425), ipo (arXiv:2310.12036), robust (arXiv:2403.00409: unbiased where
-    `label_smoothing` of the labels are flipped), simpo (arXiv:2405.14734: no reference), kto (arXiv:2402.01306: thumbs)."""
+    """sigmoid (DPO), hinge (SLiC, arXiv:2305.10425), ipo (arXiv:2310.12036; its gradients are smaller by about beta^2),
+    robust (arXiv:2403.00409: unbiased where a share `label_smoothing` of the labels is flipped), simpo
+    (arXiv:2405.14734: no reference, so nothing bounds the rejected clip's error) or kto (arXiv:2402.01306: thumbs)."""
     beta: float | None = 500.0
     """Pull to the reference, for the `reduction` and `half` below; null follows the margins (`auto_beta`)."""
     half: bool = True
-    """Whether h is half the margin, as in the papers; some public scripts leave the half out, and need half the beta."""
+    """Whether h is half the margin, as in the papers; scripts that leave the half out need half the beta."""
     reduction: Literal["mean", "sum"] = "mean"
     """Of squared errors over the latent elements of a clip (or of a segment)."""
     beta_over_noise: Literal["constant", "flow"] = "constant"

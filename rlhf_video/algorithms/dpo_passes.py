@@ -1,8 +1,8 @@
 """Two ways to the same gradient of a loss over pairs: both members at once, or one member's activations at a time.
 
-A loss of pairs couples its members only through their errors: dL/dtheta = dL/de(w) de(w)/dtheta + dL/de(l) de(l)/dtheta.
-Once both errors are known, the two factors are plain numbers, and the members can be back-propagated one after the
-other. That costs one forward pass without gradient more, and halves the activations that are alive.
+A loss of pairs couples its members only through their errors: dL = dL/de(w) de(w) + dL/de(l) de(l). Once both errors
+are known, the two factors are plain numbers, and the members can be back-propagated one after the other. That costs one
+forward pass without gradient more, and halves the activations that are alive.
 
 With F a forward and B a backward pass of one member: joint 2F + 2B, two passes 3F + 2B; a reference that is not cached
 adds 2F to either.
@@ -63,8 +63,8 @@ def two_pass_backward(
 ) -> PairErrors:
     """Back-propagate a micro-batch of pairs one member at a time: the gradient of `joint_backward`, half the memory.
 
-    The callables must be deterministic (no dropout): the rejected clips are run twice. Arguments and result are those of
-    `joint_backward`; `backward` is called twice, and only its second call can be the last.
+    The callables must be deterministic (no dropout): the rejected clips are run twice. Arguments and result are those
+    of `joint_backward`; `backward` is called twice, and only its second call can be the last.
     """
     with torch.no_grad():
         rejected_known = rejected_error()
@@ -72,7 +72,7 @@ def two_pass_backward(
     known = PairErrors(chosen.detach(), rejected_known)
     chosen_weight, rejected_weight = error_weights(objective, known)
     backward((chosen_weight * chosen).sum(), last=False)
-    del chosen  # its graph would live on through the second forward pass
+    del chosen  # what its backward did not free would live through the next forward pass
     backward((rejected_weight * rejected_error()).sum(), last=last)
     return known
 

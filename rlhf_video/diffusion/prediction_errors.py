@@ -1,9 +1,9 @@
 """Squared errors of what a diffusion model predicts, and the closed forms that turn one into another.
 
-Rectified flow: z = (1 - sigma) x + sigma e, the model predicts the velocity u = e - x. At fixed z an error d of u is an
-error (1 - sigma) d of e. Variance preserving (VP): z = a x + s e with a^2 = alpha_bar, s^2 = 1 - alpha_bar, the model
-predicts e, or v = a e - s x (Salimans & Ho 2022, arXiv:2202.00512); an error d of e is an error d / a of v. A flow model
-is a VP model of the same signal-to-noise ratio once z is divided by sqrt((1 - sigma)^2 + sigma^2).
+Rectified flow: z = (1 - sigma) x + sigma e, the model predicts the velocity u = e - x. At fixed z an error d of u is
+an error (1 - sigma) d of e. Variance preserving (VP): z = a x + s e with a^2 = alpha_bar, s^2 = 1 - alpha_bar, the model
+predicts e, or v = a e - s x (Salimans & Ho 2022, arXiv:2202.00512); an error d of e is an error d / a of v. A flow
+model is a VP model of the same signal-to-noise ratio once z is divided by sqrt((1 - sigma)^2 + sigma^2).
 """
 
 from typing import Literal
@@ -23,8 +23,8 @@ def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
 def flow_error_factor(error: PredictionError, sigma: Tensor) -> Tensor:
     """Return what a flow model's squared velocity error is multiplied by to be another squared error.
 
-    velocity: 1; epsilon: (1 - sigma)^2; v_prediction: (1 - sigma)^2 + sigma^2, the v error of the VP model with the same
-    signal-to-noise ratio (its alpha_bar is (1 - sigma)^2 divided by that factor).
+    velocity: 1; epsilon: (1 - sigma)^2; v_prediction: (1 - sigma)^2 + sigma^2, the v error of the VP model with the
+    same signal-to-noise ratio (its alpha_bar is (1 - sigma)^2 divided by that factor).
 
     Args:
         error: The wanted error.
