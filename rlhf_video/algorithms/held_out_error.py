@@ -51,9 +51,24 @@ class HeldOutError:
         return Comparison({self._name: self._base}, {self._name: self._measure()}, self._clusters)
 
     def _measure(self) -> NDArray[np.float64]:
-        """Return the error of every item; every process makes as many forward passes (FSDP needs it)."""
-        padded = self._count + -self._count % self._distribution.num_processes
-        share = [index % self._count for index in self._distribution.shard_indices(padded)]
-        parts = [self._error(share[start : start + self._batch]) for start in range(0, len(share), self._batch)]
-        errors = self._distribution.gather(torch.cat(parts).float())[: self._count]
-        return errors.double().cpu().numpy()
+        return measure_items(self._error, self._count, distribution=self._distribution, batch=self._batch)
+
+
+def measure_items(
+    error: Callable[[Sequence[int]], Tensor], count: int, *, distribution: Distribution, batch: int
+) -> NDArray[np.float64]:
+    """Return what `error` says of every item; every process makes as many calls (FSDP needs it).
+
+    Args:
+        error: Numbers of items -> shape (batch, ...).
+        count: Number of items.
+        distribution: The processes that share them.
+        batch: Items per call.
+
+    Returns:
+        Shape (count, ...), on every process.
+    """
+    padded = count + -count % distribution.num_processes
+    share = [index % count for index in distribution.shard_indices(padded)]
+    parts = [error(share[start : start + batch]) for start in range(0, len(share), batch)]
+    return distribution.gather(torch.cat(parts).float())[:count].double().cpu().numpy()

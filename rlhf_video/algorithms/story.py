@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhf_video.algorithms.clip_maker import attention_file_sha256
-from rlhf_video.algorithms.learner import Learner
+from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
 from rlhf_video.algorithms.suites import Suites
 from rlhf_video.algorithms.watch import Extra, Watch
 from rlhf_video.algorithms.world import Validated, World, WorldConfig
 from rlhf_video.backbones import describe_plan
-from rlhf_video.lora import save_adapter
+from rlhf_video.lora import LoraConfig, save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, command_line, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
@@ -43,14 +43,24 @@ class Story:
     """A second table, behind that of the comparison with the base."""
     card: Mapping[str, object] = field(default_factory=dict)
     """Further entries of card.json."""
+    lora: LoraConfig | None = None
+    """Size of the published adapter where it is not the config's."""
 
 
-def save(config: WorldConfig, world: World, learner: Learner, run: Run) -> Path:
-    """Write the adapter's weights; call it on every process. Done before anything that can still fail."""
-    folder, state = run.directory / "adapter", learner.published()
+def save(config: WorldConfig, world: World, state: AdapterState, run: Run, *, lora: LoraConfig | None = None) -> Path:
+    """Write the adapter's weights, before anything that can still fail.
+
+    Args:
+        config: The run.
+        world: Its model.
+        state: `learner.published()`, which every process must have called.
+        run: Its folder.
+        lora: Size of the adapter where it is not the config's.
+    """
+    folder = run.directory / "adapter"
     if run.is_main:
         metadata = {"base": config.backbone, "config_hash": config_hash(config), "recommended_scale": SCALE}
-        save_adapter(folder, state, backbone=world.backbone, config=config.lora, metadata=metadata)
+        save_adapter(folder, state, backbone=world.backbone, config=lora or config.lora, metadata=metadata)
     return folder
 
 
@@ -126,6 +136,7 @@ def _write_report(
 def _adapter_card(
     config: WorldConfig, world: World, watch: Watch, outcome: Outcome, final: Validated, story: Story
 ) -> AdapterCard:
+    lora = story.lora or config.lora
     notes = [
         f"Measured on {final.comparison.num_pairs} pairs of clips from {final.comparison.num_prompts} "
         f"{outcome.prompts_name}, same prompt and noise; intervals are 95%, clustered by prompt.",
@@ -141,9 +152,9 @@ def _adapter_card(
         data=story.data,
         config_hash=config_hash(config),
         licence=config.licence,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=config.lora.targets or world.backbone.spec.lora_targets,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        targets=lora.targets or world.backbone.spec.lora_targets,
         scale=SCALE,
         table=outcome.table,
         attention_plan=describe_plan(world.backbone.attention_plan),

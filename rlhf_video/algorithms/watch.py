@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
@@ -25,6 +25,18 @@ class Further:
     """What a reader must know."""
 
 
+class Part(Protocol):
+    """Something else that a checkpoint holds."""
+
+    def state(self) -> dict[str, float]:
+        """Return what to keep."""
+        ...
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Restore what `state` returned."""
+        ...
+
+
 Extra = Callable[[Validated, str], Further]
 """Measures what only a method knows: (the comparison with the base, prefix of names) -> what it found."""
 
@@ -33,7 +45,14 @@ class Watch:
     """Validations and alarms of one run; part of its checkpoints."""
 
     def __init__(
-        self, world: World, learner: Learner, run: Run, extra: Extra, *, files: Mapping[str, str | None]
+        self,
+        world: World,
+        learner: Learner,
+        run: Run,
+        extra: Extra,
+        *,
+        files: Mapping[str, str | None],
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         """Watch a run.
 
@@ -43,8 +62,10 @@ class Watch:
             run: Where numbers go.
             extra: Measures what only this method knows.
             files: Config field -> sha256 of what lies there, beside the prompts; a resumed run must find the same.
+            parts: Name in checkpoints -> what else they hold.
         """
         self._world, self._learner, self._run, self._extra = world, learner, run, extra
+        self._parts = dict(parts or {})
         self._files = {
             "prompts.validation": world.suites.validation.sha256,
             "attention.file": attention_file_sha256(world.config.attention),
@@ -70,6 +91,8 @@ class Watch:
             )
         self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
         self._learner.load_state(restored[1])
+        for name, part in self._parts.items():
+            part.load_state(cast(Mapping[str, float], restored[1][name]))
         return restored[0]
 
     def validate(self, step: int) -> None:
@@ -89,4 +112,5 @@ class Watch:
 
     def state(self) -> dict[str, object]:
         """Return what a checkpoint holds of the watch."""
-        return {"watch": {"alarms": [dataclasses.asdict(alarm) for alarm in self.alarms], "files": self._files}}
+        parts = {name: part.state() for name, part in self._parts.items()}
+        return {"watch": {"alarms": [dataclasses.asdict(alarm) for alarm in self.alarms], "files": self._files}, **parts}

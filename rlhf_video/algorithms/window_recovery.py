@@ -98,7 +98,7 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
             watch.validate(step)
         if is_last or (step + 1) % config.checkpoint.every == 0:
             run.save_checkpoint(step + 1, {**learner.state(), **watch.state()})
-    save(config, world, learner, run)
+    save(config, world, learner.published(), run)
     final, prompts_name = measure_end(world, learner, run, extra)
     assert extra.latest is not None
     outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, extra.latest))

@@ -135,19 +135,29 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
         AdapterError: The file is missing or damaged, has no metadata, or does not fit the backbone or its attention.
         ConfigError: The recorded attention plan does not fit the backbone.
     """
-    main = adapter_file(folder)
-    state, metadata = read_adapter(main)
+    state, metadata = read_adapter_folder(folder)
     check_bare(backbone)  # before the plan changes: the adapter that is there would run under the wrong one
     backbone.match_attention(recorded_attention(metadata), attention)
+    config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
+    attach(backbone, config, seed=0)
+    load_adapter_state(backbone, state)
+    return metadata
+
+
+def read_adapter_folder(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the weights of an adapter folder as `adapter_state` names them, both experts', and the metadata.
+
+    Raises:
+        AdapterError: As `load_adapter`, for the files alone.
+    """
+    main = adapter_file(folder)
+    state, metadata = read_adapter(main)
     second = main.parent / SECOND_WEIGHT_NAME
     if second.is_file():
         state |= {
             f"{_SECOND}.{name.removeprefix(f'{_MAIN}.')}": value for name, value in read_adapter(second)[0].items()
         }
-    config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
-    attach(backbone, config, seed=0)
-    load_adapter_state(backbone, state)
-    return metadata
+    return state, metadata
 
 
 def adapter_file(folder: str | Path) -> Path:
