@@ -13,14 +13,26 @@ from rlhf_video.backbones import VideoBackbone, VideoShape
 from rlhf_video.data import sha256_file
 from rlhf_video.diffusion.samplers import VelocityFunction, sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
+from rlhf_video.errors import ConfigError
 from rlhf_video.lora import adapter_off, adapter_scale
 from rlhf_video.runtime import Distribution, generator_for
 from rlhf_video.validation import Clips
 
 
 def attention_file_sha256(attention: AttentionConfig) -> str | None:
-    """Return the sha256 of an attention plan's file, which a config alone does not fix; None without a file."""
-    return None if attention.file is None else sha256_file(attention.file)
+    """Return the sha256 of an attention plan's file, which a config alone does not fix; None without a file.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if attention.file is None:
+        return None
+    try:
+        return sha256_file(attention.file)
+    except OSError as error:
+        raise ConfigError(
+            f"attention.file={attention.file} cannot be read ({error.strerror}): put it back, or correct the path."
+        ) from error
 
 
 def clip_shape(sampling: SamplingConfig, batch: int) -> VideoShape:
@@ -73,10 +85,16 @@ class ClipMaker:
         guidance = self.sampling.guidance
         return lambda latents, sigma: self.backbone.velocity(latents, sigma, cond, guidance=guidance)
 
-    def noise(self, indices: Sequence[int], *names: int | str) -> Tensor:
-        """Return starting noise; item i depends on the run's seed, the names and indices[i] only."""
+    def noise(self, indices: Sequence[int], *names: int | str, shape: VideoShape | None = None) -> Tensor:
+        """Return starting noise; item i depends on the run's seed, the names and indices[i] only.
+
+        Args:
+            indices: Of the clips.
+            names: What the noise is for.
+            shape: Clip size where it is not the run's; one clip for each index.
+        """
         generators = [generator_for(self._seed, *names, index) for index in indices]
-        return self.backbone.noise(self.shape(len(indices)), generators)
+        return self.backbone.noise(shape or self.shape(len(indices)), generators)
 
     def generator(
         self,

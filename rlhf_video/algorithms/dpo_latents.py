@@ -191,7 +191,9 @@ def _read_latents(file: Path, spec: BackboneSpec) -> Tensor:
         with safe_open(file, framework="pt") as handle:
             latents: Tensor = handle.get_tensor("latents").float()
     except (SafetensorError, OSError) as error:
-        raise DataError(f"Latents '{file}' cannot be read ({error}): write them again, or leave the pair out.") from error
+        raise DataError(
+            f"Latents '{file}' cannot be read ({error}): write them again, or leave the pair out."
+        ) from error
     if latents.ndim != 4 or latents.shape[0] != spec.latent_channels:
         raise DataError(
             f"Latents '{file}' have shape {tuple(latents.shape)}: this model's are ({spec.latent_channels}, latent "

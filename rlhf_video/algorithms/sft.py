@@ -4,8 +4,11 @@ Flow matching (Lipman et al. 2022, arXiv:2210.02747) with the resolution shift a
 al. 2024 (arXiv:2403.03206). Kept: frozen base, LoRA, latents encoded once, prompt dropout for guidance. Left out: loss
 weights over noise levels (the two distributions of levels do that), captions that change from step to step.
 
+With `batch.token_budget` clips may be of mixed sizes and lengths: a step trains clips of one size, as many as have that
+many tokens (Training with Token Length, arXiv:2405.18991).
+
     repeat
-        draw clips x with prompts c, noise e, levels s
+        draw clips x of one size with prompts c, noise e, levels s
         z     <- (1 - s) x + s e
         loss  <- |velocity(z, s, c) - (e - x)|^2
         step AdamW, update the average
@@ -22,24 +25,27 @@ from torch import Tensor
 
 from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.draws import dropped_prompts, measured_sigmas, training_sigmas
+from rlhf_video.algorithms.dry_run import config_folder
 from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_data import EncodedClips
+from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips, check_windows, clip_buckets, dealer
 from rlhf_video.algorithms.sft_setup import load_suites, open_world
 from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
 from rlhf_video.algorithms.watch import Further, Watch
 from rlhf_video.algorithms.world import Validated, World
+from rlhf_video.backbones import BackboneSpec, meta_backbone
+from rlhf_video.data import TokenBuckets
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
-from rlhf_video.runtime import Distribution, Run, deck_batch, peak_memory
+from rlhf_video.runtime import Distribution, Run, cut_padded, peak_memory
 from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
 from rlhf_video.validation import Comparison, CurveView
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = (*RUN_MAY_CHANGE, "test", "prompts.test", "rewards", "judge", "licence")
-"""Config fields that a resumed run may change: what only reports."""
+MAY_CHANGE = (*RUN_MAY_CHANGE, "test", "prompts.test", "rewards", "judge", "licence", "data.latents")
+"""Config fields that a resumed run may change: what only reports, and where latents are kept."""
 
 HELD_OUT_LOSS = "flow_matching/loss"
 """Name of the held-out clips' loss in metrics."""
@@ -64,10 +70,15 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     if resume and (finished := finished_outcome(config, lambda: load_suites(config))) is not None:
         return finished  # the test prompts are measured once
     distribution = Distribution(accelerator)
-    config.batch.micro_batches(distribution.shard_indices(config.batch.global_clips))
+    if config.batch.token_budget is None:
+        config.batch.micro_batches(distribution.shard_indices(config.batch.global_clips))
+    spec = meta_backbone(config_folder(config.backbone)).spec
+    files = find_clips(config, spec)  # mistakes in the data are found before weights are read
+    buckets = clip_buckets(config, files[0], spec)
+    deal = dealer(config, files[0], buckets)
     set_seed(config.seed)  # libraries draw from the global generators while they build layers
     world = open_world(config, distribution)
-    clips, held_out = open_clips(config, world)
+    clips, held_out = open_clips(config, world, files)
     run = Run.start(
         config.output_dir,
         config,
@@ -82,11 +93,11 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     def extra(_: Validated, prefix: str) -> Further:
         return Further() if error is None else Further(error.compare().metrics(prefix=prefix))
 
-    files = {"data.train": clips.sha256, "data.validation": held_out.sha256 if held_out is not None else None}
-    watch = Watch(world, learner, run, extra, files=files)
+    hashes = {"data.train": clips.sha256, "data.validation": held_out.sha256 if held_out is not None else None}
+    watch = Watch(world, learner, run, extra, files=hashes)
     for step in range(watch.restore_or_start(), config.num_steps):
         started = time.perf_counter()
-        metrics = train_step(config, world, learner, clips, step=step)
+        metrics = train_step(config, world, learner, clips, deal(step), step=step)
         metrics |= {"time/step_s": time.perf_counter() - started, "memory/peak_gib": peak_memory(run.device) / 2**30}
         run.log(metrics, step=step)
         logger.info("Step %d/%d: loss %.4f", step + 1, config.num_steps, metrics["loss/flow_matching"])
@@ -99,50 +110,79 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     final, prompts_name = measure_end(world, learner, run, extra)
     with learner.ema.swapped():
         loss = None if error is None else error.compare()
-    outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, loss))
+    outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, loss, buckets))
     run.close()
     return outcome
 
 
 def train_step(
-    config: SftConfig, world: World, learner: Learner, clips: EncodedClips, *, step: int
+    config: SftConfig, world: World, learner: Learner, clips: EncodedClips, order: list[int], *, step: int
 ) -> dict[str, float]:
-    """Take one optimiser step on the global batch; return its metrics, means over all processes."""
-    distribution, metrics, count = learner.distribution, StepMetrics(), config.batch.global_clips
-    order = deck_batch(len(clips), count, step=step, seed=config.seed, name="clip order")
+    """Take one optimiser step on the clips of a global batch, all of one size; return its metrics.
+
+    A process whose share is smaller than others' computes a clip that is not counted: the loss is the mean over the
+    global batch, however many processes share it.
+    """
+    distribution, metrics, count = learner.distribution, StepMetrics(), len(order)
     boundary = world.backbone.boundary_sigma
     sigmas = training_sigmas(
         config.noise_levels, count, seed=config.seed, step=step, shift=world.shift, boundary=boundary
     )
     dropped = dropped_prompts(config.prompt_dropout, count, seed=config.seed, step=step)
-    share = list(distribution.shard_indices(count))
-    micro_batches = config.batch.micro_batches(share)
-    for number, places in enumerate(micro_batches):
-        clean = clips.latents([order[place] for place in places])
-        noise = world.maker.noise(places, "train", step)
+    rank, num_processes = distribution.rank, distribution.num_processes
+    pieces = cut_padded(count, rank=rank, num_processes=num_processes, pieces=config.batch.accumulation)
+    for number, padded in enumerate(pieces):
+        places = [place % count for place in padded]
+        items = [order[place] for place in places]
+        clean = clips.latents(items)
+        noise = world.maker.noise(places, "train", step, shape=clips.shape(items))
         sigma = sigmas[places].to(clean.device)
-        cond = world.condition([clips.prompts[order[place]] for place in places], [dropped[place] for place in places])
+        cond = world.condition([clips.prompts[item] for item in items], [dropped[place] for place in places])
         velocity = world.backbone.velocity(interpolate(clean, noise, sigma), sigma, cond)
         errors = velocity_error(velocity, velocity_target(clean, noise))
-        distribution.backward(errors.sum() / len(share), last=number + 1 == len(micro_batches))
-        metrics.add("loss/flow_matching", errors)
+        is_fill = torch.tensor(padded, device=errors.device) >= count
+        loss = errors.masked_fill(is_fill, 0.0).sum() / (count / num_processes)
+        distribution.backward(loss, last=number + 1 == len(pieces))
+        metrics.add("loss/flow_matching", errors.masked_fill(is_fill, float("nan")))
     numbers = metrics.means(distribution)
     numbers["grad/norm"] = float(learner.step(step))
+    if config.batch.token_budget is not None:
+        tokens = world.backbone.token_grid(clips.shape(order)).num_tokens
+        numbers |= {"batch/clips": float(count), "batch/tokens": float(count * tokens)}
     return numbers | {"optim/learning_rate": config.optim.rate_at(step, config.num_steps)}
 
 
-def open_clips(config: SftConfig, world: World) -> tuple[EncodedClips, EncodedClips | None]:
-    """Find the clips to learn from and the held-out ones; nothing is encoded yet.
+def find_clips(config: SftConfig, spec: BackboneSpec) -> tuple[ClipFiles, ClipFiles | None]:
+    """Find the clips to learn from and the held-out ones, and look at their sizes; no model is loaded.
 
     Raises:
-        DataError: A list or a file is missing or does not fit, or the two lists share a clip.
+        DataError: A list or a clip is missing or does not fit.
+        ConfigError: The sampling size does not fit the model.
     """
-    folder = config.output_dir / "latents"
     assert config.data.train is not None
-    clips = EncodedClips.open(config.data.train, world, folder, field="data.train")
+    train = ClipFiles.find(config.data.train, config, spec, field="data.train")
     if config.data.validation is None:
+        return train, None
+    return train, ClipFiles.find(config.data.validation, config, spec, field="data.validation")
+
+
+def open_clips(
+    config: SftConfig, world: World, files: tuple[ClipFiles, ClipFiles | None]
+) -> tuple[EncodedClips, EncodedClips | None]:
+    """Tie the clips to the model that encodes them; nothing is encoded yet.
+
+    Raises:
+        DataError: The two lists share a clip.
+        ConfigError: The run's windows do not fit a clip's size.
+    """
+    folder = config.data.latents or config.output_dir / "latents"
+    for part in files:
+        if part is not None:
+            check_windows(world, part)
+    clips = EncodedClips(files[0], world, folder)
+    if files[1] is None:
         return clips, None
-    held_out = EncodedClips.open(config.data.validation, world, folder, field="data.validation")
+    held_out = EncodedClips(files[1], world, folder)
     held_out.check_apart(clips)
     return clips, held_out
 
@@ -155,13 +195,11 @@ def held_out_loss(config: SftConfig, world: World, clips: EncodedClips | None) -
     levels = measured_sigmas(config.noise_levels, config.data.validation_levels, shift=world.shift)
 
     def error(indices: Sequence[int]) -> Tensor:
-        clean, cond = (
-            clips.latents(indices),
-            world.condition([clips.prompts[i] for i in indices], [False] * len(indices)),
-        )
+        clean, shape = clips.latents(indices), clips.shape(indices)
+        cond = world.condition([clips.prompts[i] for i in indices], [False] * len(indices))
         errors = []
         for number, sigma in enumerate(levels.to(clean.device)):
-            noise = world.maker.noise(indices, "held-out loss", number)
+            noise = world.maker.noise(indices, "held-out loss", number, shape=shape)
             velocity = world.backbone.velocity(interpolate(clean, noise, sigma), sigma, cond)
             errors.append(velocity_error(velocity, velocity_target(clean, noise)))
         return torch.stack(errors).mean(dim=0)
@@ -172,12 +210,13 @@ def held_out_loss(config: SftConfig, world: World, clips: EncodedClips | None) -
         error,
         backbone=world.backbone,
         distribution=world.distribution,
-        batch=config.validation.batch,
+        batch=config.validation.batch if config.batch.token_budget is None else 1,  # of mixed sizes one at a time
     )
 
 
-def _story(world: World, clips: EncodedClips, loss: Comparison | None) -> Story:
-    suite, notes = world.suites.train, []
+def _story(world: World, clips: EncodedClips, loss: Comparison | None, buckets: TokenBuckets | None) -> Story:
+    suite = world.suites.train
+    notes = [] if buckets is None else [f"Clips of mixed sizes: {buckets.describe()}."]
     if loss is not None:
         change = loss.change(HELD_OUT_LOSS)
         notes.append(

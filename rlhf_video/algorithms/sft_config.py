@@ -40,15 +40,19 @@ class SftPromptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipDataConfig:
-    """Clips to learn from; each is encoded once, its latents are kept in the run directory."""
+    """Clips to learn from; each is encoded once, its latents are kept."""
 
     train: Path | None = None
     """manifest.json as `generate.py` writes it, or a .jsonl file with {"file": ..., "prompt": ...} a line, files named
-    relative to it; clips must have the sampling size. Required unless there is a section `recovery`."""
+    relative to it; clips must have the sampling size unless batch.token_budget is set. Required unless there is a
+    section `recovery`."""
     validation: Path | None = None
     """Held-out clips, listed alike: their loss is measured at fixed noise, for base and adapter. None leaves it out."""
     validation_levels: int = 4
     """Noise levels at which each held-out clip is measured: midpoints of as many equal parts of the training levels."""
+    latents: Path | None = None
+    """Folder of encoded clips, named by content, autoencoder, size and precision: runs may share one, at the same time.
+    None keeps them in `latents` of the run directory."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -74,9 +78,14 @@ class ClipBatchConfig:
     """The batch of one optimiser step, over all processes."""
 
     global_clips: int = 8
-    """Clips per optimiser step."""
+    """Clips per optimiser step; unused where token_budget is set."""
     accumulation: int = 1
     """Pieces that each process cuts its share into; less memory, the same gradient."""
+    token_budget: int | None = None
+    """Where set, clips may have any size and length that the model takes; those of one size form a bucket, and a step
+    trains as many clips of one bucket as have this many transformer tokens together: Training with Token Length
+    (EasyAnimate, arXiv:2405.18991). Best a multiple of processes x the largest clip's tokens: where processes
+    do not divide a step's clips, some compute a clip that is not counted. `--dry-run` prints the sampling size's."""
 
     def micro_batches(self, share: Sequence[int]) -> list[list[int]]:
         """Cut one process's share of the global batch into `accumulation` equal pieces.
@@ -182,6 +191,8 @@ class SftConfig:
         self._check_kind()
         check_range("ema_decay", self.ema_decay, least=0.0, below=1.0)
         check_range("prompt_dropout", self.prompt_dropout, least=0.0, below=1.0)
+        if self.batch.token_budget is not None:
+            check_range("batch.token_budget", self.batch.token_budget, least=1)
         for name, value in (
             ("num_steps", self.num_steps),
             ("batch.global_clips", self.batch.global_clips),
@@ -212,6 +223,8 @@ class SftConfig:
             return
         if self.data.train is not None or self.data.validation is not None:
             raise ConfigError("recovery learns from clips that it generates: leave data.train and data.validation out.")
+        if self.batch.token_budget is not None:
+            raise ConfigError("recovery generates clips of one size: leave batch.token_budget out.")
         if self.prompts.train is None:
             raise ConfigError("recovery needs prompts.train: the dense model generates clips for them.")
         if self.attention.preset == "full" and self.attention.file is None:

@@ -1,60 +1,181 @@
-"""Given clips as latents: each file is encoded once per run directory, by one of the processes."""
+"""Given clips of fine-tuning: found and measured before a model is loaded, then as latents with their prompts."""
 
 import hashlib
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from rlhf_video.algorithms.clip_latents import ClipLatents
+from rlhf_video.algorithms.clip_maker import clip_shape
+from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.world import World
-from rlhf_video.data import LatentCache, ListedClip, read_clip_list, sha256_file
-from rlhf_video.data.fingerprint import weights_fingerprint
-from rlhf_video.errors import DataError
+from rlhf_video.attention import Grid
+from rlhf_video.backbones import BackboneSpec, VideoShape
+from rlhf_video.data import ClipSize, ListedClip, TokenBuckets, read_clip_list, video_size
+from rlhf_video.data.buckets import shortened
+from rlhf_video.errors import ConfigError, DataError
+from rlhf_video.runtime import deck_batch
 
-logger = logging.getLogger(__name__)
 
+@dataclass(frozen=True)
+class ClipFiles:
+    """Listed clips that are all there and fit the model, with their sizes."""
 
-class EncodedClips:
-    """Listed clips with their latents on disk; a file is known by its content."""
+    field: str
+    """Config field that names the list, for messages."""
+    clips: tuple[ListedClip, ...]
+    sizes: tuple[ClipSize, ...]
 
-    def __init__(self, clips: Sequence[ListedClip], world: World, folder: Path, *, field: str) -> None:
-        """Check that every file is there and that the first one fits; nothing is encoded yet.
+    @classmethod
+    def find(cls, path: Path, config: SftConfig, spec: BackboneSpec, *, field: str) -> "ClipFiles":
+        """Read a list and the size of each of its clips; no model is needed and no picture is decoded.
 
         Args:
-            clips: What to read.
-            world: Its backbone encodes, its sampling size is what clips must have.
-            folder: Where latents are kept.
+            path: As `read_clip_list` takes it.
+            config: Whether clips may have any size the model takes (`batch.token_budget`), or the sampling size alone.
+            spec: The model's strides.
             field: Config field that names the list, for messages.
 
         Raises:
-            DataError: A file is missing, or the first one cannot be decoded or has another size.
+            DataError: The list does not fit, or clips are missing, cannot be decoded or do not fit in size; all of
+                them are named.
+            ConfigError: The sampling size does not fit the model.
         """
-        self._clips, self._world, self._cache, self._field = tuple(clips), world, LatentCache(folder), field
-        missing = [clip.file for clip in clips if not clip.file.is_file()]
+        clips = read_clip_list(path, field=field)
+        missing = [f"'{clip.file}'" for clip in clips if not clip.file.is_file()]
         if missing:
             raise DataError(
-                f"{field}: {len(missing)} of {len(clips)} clips are missing, first '{missing[0]}': generate them "
+                f"{field}: {len(missing)} of {len(clips)} clips are missing: {shortened(missing)}. Generate them "
                 "again, or take them off the list."
             )
-        clips[0].read(self._size(), field=field)
-        # A killed run may be started again with another autoencoder: its latents must not be taken for this one's.
-        vae = weights_fingerprint(world.backbone.vae)
-        self._keys = tuple(f"{vae}-{sha256_file(clip.file)}" for clip in clips)
-        self.prompts = tuple(clip.prompt for clip in clips)
-        lines = "\n".join(f"{key}\t{clip.prompt}" for key, clip in zip(self._keys, clips, strict=True))
+        files = cls(field, clips, _sizes(clips, field))
+        spec.latent_shape(clip_shape(config.sampling, 1))
+        if config.batch.token_budget is None:
+            files._check_equal(config)
+        else:
+            files._check_strides(spec)
+        return files
+
+    def grids(self, spec: BackboneSpec) -> list[Grid]:
+        """Return the transformer's tokens of each clip along frames, height and width."""
+        return [spec.token_grid(_shape(size)) for size in self.sizes]
+
+    def _check_equal(self, config: SftConfig) -> None:
+        size = config.sampling
+        wanted = ClipSize(size.num_frames, size.height, size.width)
+        self._refuse(
+            (
+                f"'{clip.file}' has shape {_video_shape(found)}"
+                for clip, found in zip(self.clips, self.sizes, strict=True)
+                if found != wanted
+            ),
+            f"the sampling size is {_video_shape(wanted)} (frames, channels, height, width): make the clips and the "
+            "section `sampling` agree, or set batch.token_budget to train on clips of mixed sizes",
+        )
+
+    def _check_strides(self, spec: BackboneSpec) -> None:
+        fits = {size: fitting_size(size, spec) for size in set(self.sizes)}
+        self._refuse(
+            (
+                f"'{clip.file}' has {size}, {f'{fits[size]} would fit' if fits[size] else 'it is too small'}"
+                for clip, size in zip(self.clips, self.sizes, strict=True)
+                if fits[size] != size
+            ),
+            f"{spec.model_class} takes {spec.temporal_stride}k + 1 frames and sides that are multiples of "
+            f"{spec.spatial_stride * spec.patch_size[1]} (height) and {spec.spatial_stride * spec.patch_size[2]} "
+            "(width): cut or resize these clips, or take them off the list",
+        )
+
+    def _refuse(self, unfit: Iterable[str], why: str) -> None:
+        named = list(unfit)
+        if named:
+            raise DataError(
+                f"{self.field}: {len(named)} of {len(self.clips)} clips do not fit: {shortened(named)}; {why}."
+            )
+
+
+def fitting_size(size: ClipSize, spec: BackboneSpec) -> ClipSize | None:
+    """Return the largest size inside a clip that the model takes; None where the clip is too small for any.
+
+    Args:
+        size: Of the clip, at least one frame.
+        spec: The model's strides.
+    """
+    frames = spec.num_latent_frames(size.num_frames) // spec.patch_size[0] * spec.patch_size[0]
+    height, width = (
+        side // (spec.spatial_stride * patch) * spec.spatial_stride * patch
+        for side, patch in zip(size[1:], spec.patch_size[1:], strict=True)
+    )
+    return ClipSize(spec.num_frames(frames), height, width) if min(frames, height, width) > 0 else None
+
+
+def clip_buckets(config: SftConfig, files: ClipFiles, spec: BackboneSpec) -> TokenBuckets | None:
+    """Return the batches of clips of mixed sizes; None where all have the sampling size.
+
+    Raises:
+        ConfigError: A clip alone exceeds `batch.token_budget`.
+    """
+    if config.batch.token_budget is None:
+        return None
+    names = [f"'{clip.file}'" for clip in files.clips]
+    return TokenBuckets(files.grids(spec), config.batch.token_budget, seed=config.seed, names=names)
+
+
+def dealer(config: SftConfig, files: ClipFiles, buckets: TokenBuckets | None) -> Callable[[int], list[int]]:
+    """Return step -> clips of that step's global batch, a pure function."""
+    if buckets is not None:
+        return buckets.batch
+    count, seed = config.batch.global_clips, config.seed
+    return lambda step: deck_batch(len(files.clips), count, step=step, seed=seed, name="clip order")
+
+
+def check_windows(world: World, files: ClipFiles) -> None:
+    """Refuse clips that the run's windows do not fit.
+
+    Raises:
+        ConfigError: It names the size and the window.
+    """
+    plan, backbone = world.backbone.attention_plan, world.backbone
+    if plan is None:
+        return
+    for size in sorted(set(files.sizes)):
+        grid = backbone.token_grid(_shape(size))
+        try:
+            plan.check(num_layers=backbone.num_layers, num_heads=backbone.num_heads, grid=grid)
+        except ConfigError as error:
+            raise ConfigError(f"{files.field}, clips with {size}: {error}") from error
+
+
+class EncodedClips:
+    """Listed clips with their latents on disk."""
+
+    def __init__(self, files: ClipFiles, world: World, folder: Path) -> None:
+        """Hash the files and encode their prompts; no clip is encoded yet.
+
+        Args:
+            files: What to read.
+            world: Its backbone encodes.
+            folder: Where latents are kept.
+        """
+        self._latents = ClipLatents(
+            [clip.file for clip in files.clips],
+            files.sizes,
+            backbone=world.backbone,
+            distribution=world.distribution,
+            folder=folder,
+            field=files.field,
+        )
+        self._field = files.field
+        self.prompts = tuple(clip.prompt for clip in files.clips)
+        lines = "\n".join(f"{key}\t{prompt}" for key, prompt in zip(self._latents.keys, self.prompts, strict=True))
         self.sha256 = hashlib.sha256(lines.encode()).hexdigest()
         world.encode_prompts(self.prompts)
 
-    @classmethod
-    def open(cls, path: Path, world: World, folder: Path, *, field: str) -> "EncodedClips":
-        """Read a list of clips; arguments and errors as above and as `read_clip_list`."""
-        return cls(read_clip_list(path, field=field), world, folder, field=field)
-
     def __len__(self) -> int:
         """Return the number of clips."""
-        return len(self._clips)
+        return len(self.prompts)
 
     def check_apart(self, other: "EncodedClips") -> None:
         """Refuse files that are in both lists.
@@ -62,35 +183,43 @@ class EncodedClips:
         Raises:
             DataError: Names one of them.
         """
-        shared = set(self._keys) & set(other._keys)
+        shared = set(self._latents.keys) & set(other._latents.keys)
         if shared:
-            file = next(clip.file for clip, key in zip(self._clips, self._keys, strict=True) if key in shared)
+            file = next(f for f, key in zip(self._latents.files, self._latents.keys, strict=True) if key in shared)
             raise DataError(
                 f"{self._field} and {other._field} share {len(shared)} clips, for example '{file}': a loss on trained "
                 "clips proves nothing, take them off one list."
             )
 
-    @torch.no_grad()
     def encode(self) -> None:
-        """Encode what is not on disk yet, one clip at a time; call it on every process.
-
-        Raises:
-            DataError: A clip cannot be decoded or has another size.
-        """
-        backbone, distribution = self._world.backbone, self._world.distribution
-        todo = distribution.broadcast_object(
-            [n for n, key in enumerate(self._keys) if key not in self._cache and self._keys.index(key) == n]
-        )
-        for number in todo[distribution.rank :: distribution.num_processes]:
-            video = self._clips[number].read(self._size(), field=self._field)
-            self._cache.write(self._keys[number], backbone.encode(video[None])[0])
-        distribution.barrier()
-        logger.info("Latents of %d clips, %d of them encoded now", len(self), len(todo))
+        """Encode what is not on disk yet; see `ClipLatents.encode`."""
+        self._latents.encode()
 
     def latents(self, indices: Sequence[int]) -> Tensor:
-        """Return clean latents, shape (len(indices), channels, Fl, Hl, Wl), on the model's device."""
-        return self._cache.read([self._keys[index] for index in indices]).to(self._world.backbone.device)
+        """Return clean latents of clips of one size; see `ClipLatents.latents`."""
+        return self._latents.latents(indices)
 
-    def _size(self) -> tuple[int, int, int, int]:
-        size = self._world.config.sampling
-        return (size.num_frames, 3, size.height, size.width)
+    def shape(self, indices: Sequence[int]) -> VideoShape:
+        """Return the size of a batch of clips of one size."""
+        return self._latents.shape(indices)
+
+
+def _sizes(clips: tuple[ListedClip, ...], field: str) -> tuple[ClipSize, ...]:
+    """Return the size of each clip, or name all that cannot be read."""
+    sizes, problems = [], []
+    for clip in clips:
+        try:
+            sizes.append(video_size(clip.file))
+        except DataError as error:
+            problems.append(str(error).rstrip("."))
+    if problems:
+        raise DataError(f"{field}: {len(problems)} of {len(clips)} clips cannot be read: {shortened(problems)}.")
+    return tuple(sizes)
+
+
+def _shape(size: ClipSize) -> VideoShape:
+    return VideoShape(batch=1, frames=size.num_frames, height=size.height, width=size.width)
+
+
+def _video_shape(size: ClipSize) -> tuple[int, int, int, int]:
+    return (size.num_frames, 3, size.height, size.width)

@@ -113,4 +113,7 @@ class Watch:
     def state(self) -> dict[str, object]:
         """Return what a checkpoint holds of the watch."""
         parts = {name: part.state() for name, part in self._parts.items()}
-        return {"watch": {"alarms": [dataclasses.asdict(alarm) for alarm in self.alarms], "files": self._files}, **parts}
+        return {
+            "watch": {"alarms": [dataclasses.asdict(alarm) for alarm in self.alarms], "files": self._files},
+            **parts,
+        }

@@ -7,6 +7,7 @@ resolution that every browser demands, not x264's quantiser. Enlarging twice bef
 import io
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -15,6 +16,19 @@ from torch import Tensor
 
 from rlhf_video.data.files import write_atomic
 from rlhf_video.errors import DataError
+
+
+class ClipSize(NamedTuple):
+    """The size of one clip in pixels."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        """Return it as messages say it."""
+        return f"{self.num_frames} frames of {self.height}x{self.width}"
+
 
 _BT709 = 1  # the number of BT.709 in H.264's tables of matrices, primaries and transfer curves
 
@@ -128,6 +142,32 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
         raise DataError(f"Clip '{path}' holds no frame or no frame rate: delete it and generate it again.")
     pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
     return pixels.contiguous().float().div_(255.0), fps
+
+
+def video_size(path: str | Path) -> ClipSize:
+    """Return the size of a clip without decoding its pictures: pieces of the stream are counted.
+
+    Args:
+        path: Any video file that FFmpeg reads.
+
+    Raises:
+        DataError: The file is missing or holds no readable video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Clip '{path}' does not exist: generate it first, or correct the path.")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"Clip '{path}' has no video stream: give an mp4 file with pictures.")
+            stream = container.streams.video[0]
+            num_frames = sum(packet.size > 0 for packet in container.demux(stream))
+            height, width = stream.codec_context.height, stream.codec_context.width
+    except av.FFmpegError as error:
+        raise DataError(f"Clip '{path}' cannot be decoded ({error}): delete it and generate it again.") from error
+    if not num_frames:
+        raise DataError(f"Clip '{path}' holds no frame: delete it and generate it again.")
+    return ClipSize(num_frames, height, width)
 
 
 def _to_uint8(video: Tensor, fps: float) -> np.ndarray:

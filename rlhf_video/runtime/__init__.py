@@ -1,6 +1,6 @@
 """What a run needs around its maths: a directory, metrics, checkpoints, seeds, memory, and one or many processes."""
 
-from rlhf_video.runtime.batches import cut_equally
+from rlhf_video.runtime.batches import cut_equally, cut_padded
 from rlhf_video.runtime.command import command_line
 from rlhf_video.runtime.distribution import Distribution, create_accelerator
 from rlhf_video.runtime.memory import Peak, measure_peak, peak_memory
@@ -15,6 +15,7 @@ __all__ = [
     "command_line",
     "create_accelerator",
     "cut_equally",
+    "cut_padded",
     "deck_batch",
     "generator_for",
     "measure_peak",

@@ -43,7 +43,9 @@ from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGING_ROOMS = ("algorithms", "validation", "runtime")
-FAMILIES = "preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
+FAMILIES = (
+    "batch|preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
+)
 KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
 AS_REWARDS = ("held_out.N.", "judge.")
 
