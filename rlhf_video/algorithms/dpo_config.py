@@ -58,6 +58,9 @@ class DpoPairsConfig:
     """Whether a pair that has labels of stretches learns from them, instead of from the whole clips' label."""
     check_hashes: bool = True
     """Whether every clip must still be the recorded file; reads each file once."""
+    latents: Path | None = None
+    """Folder of encoded clips, named by content, autoencoder, size and precision: runs may share one, at the same time.
+    None keeps them in `latents` of the run directory."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -124,9 +127,13 @@ class PreferenceBatchConfig:
     """The batch of one optimiser step, over all processes."""
 
     global_pairs: int = 32
-    """Pairs per optimiser step."""
+    """Pairs per optimiser step; unused where token_budget is set."""
     accumulation: int = 1
     """Pieces that each process cuts its share into; less memory, the same gradient."""
+    token_budget: int | None = None
+    """Where set, pairs may have any size and length that the model takes, both clips of a pair the same; pairs of one
+    size form a bucket, and a step trains as many of one bucket as have this many transformer tokens together, both
+    clips at every draw counted: Training with Token Length (EasyAnimate, arXiv:2405.18991)."""
 
     def micro_batches(self, share: Sequence[int]) -> list[list[int]]:
         """Cut one process's share of the global batch into `accumulation` equal pieces.
@@ -194,8 +201,6 @@ class DpoConfig:
     """Licence of the adapter, as a Hub identifier, for its card; it must fit those of the base and the clips."""
     output_dir: Path = Path("runs/dpo")
     """Run directory."""
-    latents: Path | None = None
-    """Folder of the clips' latents, which runs may share; None takes `latents` in the run directory."""
 
     def __post_init__(self) -> None:
         """Check what one section cannot see alone."""
@@ -214,6 +219,8 @@ class DpoConfig:
             )
         if not 1 <= self.draws_per_pair <= MOST_DRAWS:
             raise ConfigError(f"draws_per_pair={self.draws_per_pair} must be from 1 to {MOST_DRAWS}.")
+        if self.batch.token_budget is not None:
+            check_range("batch.token_budget", self.batch.token_budget, least=1)
         fixed = self.reference.fixed_draws
         if fixed is not None and fixed % self.draws_per_pair:
             raise ConfigError(

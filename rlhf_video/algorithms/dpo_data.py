@@ -1,4 +1,4 @@
-"""Preference pairs for training: read, checked, dealt by prompt, the preferred clip first, and their clips as latents."""
+"""Preference pairs for training: read, checked, dealt by prompt, the preferred clip first."""
 
 import hashlib
 import json
@@ -38,6 +38,11 @@ class LabelledPair:
     """Pixel frames [start, stop) of each segment; empty where the whole clips are compared."""
     weight: float
     """How often it counts, above 0."""
+
+    @property
+    def clips(self) -> tuple[ClipRecord, ClipRecord]:
+        """Both clips, the preferred one first."""
+        return self.chosen, self.rejected
 
     @property
     def key(self) -> str:
@@ -108,7 +113,7 @@ def load_parts(config: DpoConfig) -> PairParts:
         _check_says_something(parts[name], name, len(pairs), settings)
         logger.info("%s: %d of %d pairs; left out: %s", name, len(parts[name]), len(pairs), dict(parts[name].dropped))
     for name, part in parts.items():
-        kept = {clip.sha256 for pair in part.pairs for clip in (pair.chosen, pair.rejected)}
+        kept = {clip.sha256 for pair in part.pairs for clip in pair.clips}
         used = [pair for pair in dealt[name] if all(clip.sha256 in kept for clip in pair.clips)]
         stores[name].check_clips(used, hashes=settings.check_hashes)
     return PairParts(parts["train"], parts.get("validation"))

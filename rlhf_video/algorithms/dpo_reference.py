@@ -1,8 +1,8 @@
 """The reference of preference optimisation: a frozen model, and its errors, which need computing only once.
 
 The reference's error on a clip depends on the pair and on the draw of noise alone. Where draws are fixed (their number
-is `reference.fixed_draws`) the errors of all of them are computed before the first step and kept on disk under a hash of
-everything that they depend on: whatever changes (clips, prompt, model, adapter, attention plan, precision, seed, noise
+is `reference.fixed_draws`) the errors of all of them are computed before the first step and kept on disk under a hash
+of all that they depend on: whatever changes (clips, prompt, model, adapter, attention plan, precision, seed, noise
 levels) asks for another file.
 """
 
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import LabelledPair
-from rlhf_video.algorithms.dpo_latents import EncodedPairs
 from rlhf_video.algorithms.dpo_loss import PairErrors
+from rlhf_video.algorithms.dpo_pairs import EncodedPairs
 from rlhf_video.algorithms.dpo_rows import Draw, Rows, pair_errors
 from rlhf_video.algorithms.world import World
 from rlhf_video.data import LatentCache
@@ -62,7 +62,15 @@ class KnownReference:
     """A reference whose errors at the fixed draws are on disk."""
 
     def __init__(
-        self, config: DpoConfig, world: World, reference: Reference, pairs: EncodedPairs, draw: Draw, fingerprint: str
+        self,
+        config: DpoConfig,
+        world: World,
+        reference: Reference,
+        pairs: EncodedPairs,
+        draw: Draw,
+        *,
+        num_epochs: int,
+        fingerprint: str,
     ) -> None:
         """Compute what is not on disk yet, and read all; call it on every process.
 
@@ -72,12 +80,12 @@ class KnownReference:
             reference: Computes.
             pairs: What is trained on.
             draw: How noise is drawn.
+            num_epochs: How often a pair is visited at most.
             fingerprint: Of the reference, from `reference_fingerprint`.
         """
         settings = config.reference
         assert settings.cache is not None and settings.fixed_draws is not None
-        epochs = -(-config.num_steps * config.batch.global_pairs // len(pairs))
-        self._count = min(settings.fixed_draws, epochs * config.draws_per_pair)
+        self._count = min(settings.fixed_draws, num_epochs * config.draws_per_pair)
         self._pairs, self._draw, self._world, self._reference = pairs, draw, world, reference
         self._cache = LatentCache(settings.cache)
         noise = [config.seed, to_plain(config.noise_levels), world.shift, config.loss.error, config.loss.reduction]
@@ -95,7 +103,7 @@ class KnownReference:
     def _key(self, pair: LabelledPair) -> str:
         prompt = self._world.backbone.encode_prompts([pair.prompt]).prompt_embeds
         text = hashlib.sha256(prompt.float().cpu().numpy().tobytes()).hexdigest()
-        clips = [self._pairs.clip_key(clip) for clip in (pair.chosen, pair.rejected)]
+        clips = [self._pairs.key(clip) for clip in pair.clips]
         facts = [*self._facts, pair.key, text, clips, pair.stretches, self._pairs.num_segments]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -20,6 +20,7 @@ from rlhf_video.diffusion.sigmas import random_sigma, shift_sigma
 from rlhf_video.runtime import generator_for
 
 Member = Literal["chosen", "rejected"]
+MEMBERS: tuple[Member, Member] = ("chosen", "rejected")
 Draw = Callable[[str, int, Sequence[int]], tuple[Tensor, Tensor]]
 """(pair's key, number of the draw, latent shape of a clip) -> (noise level (), noise of that shape), on the CPU."""
 
@@ -57,8 +58,10 @@ class Group:
 
     places: list[int]
     """Where the rows stand among all of the batch."""
-    clean: dict[Member, Tensor]
-    """Latents of both members, each (rows, channels, Fl, Hl, Wl)."""
+    chosen: Tensor
+    """Clean latents of the chosen clips, shape (rows, channels, Fl, Hl, Wl)."""
+    rejected: Tensor
+    """The same of the rejected ones."""
     noise: Tensor
     """Shared by both members, of the same shape."""
     sigma: Tensor
@@ -100,7 +103,7 @@ def member_error(backbone: VideoBackbone, rows: Rows, member: Member, config: Dp
     """
     parts = []
     for group in rows.groups:
-        clean = group.clean[member]
+        clean = group.chosen if member == "chosen" else group.rejected
         velocity = backbone.velocity(interpolate(clean, group.noise, group.sigma), group.sigma, group.cond)
         squared = squared_error(velocity, velocity_target(clean, group.noise))
         errors = segment_errors(squared, group.segments, config.reduction)
@@ -112,9 +115,5 @@ def member_error(backbone: VideoBackbone, rows: Rows, member: Member, config: Dp
 @torch.no_grad()
 def pair_errors(backbone: VideoBackbone, rows: Rows, config: DpoLossConfig) -> PairErrors:
     """Return a model's errors on both members of every row, without gradient."""
-    return PairErrors(*(member_error(backbone, rows, member, config) for member in ("chosen", "rejected")))
-
-
-def expert_sides(sigma: Tensor, boundary: float | None) -> list[bool]:
-    """Return which rows the first of two experts is responsible for; all of them where there is one transformer."""
-    return [boundary is None or bool(level >= boundary) for level in sigma]
+    chosen, rejected = (member_error(backbone, rows, member, config) for member in MEMBERS)
+    return PairErrors(chosen, rejected)

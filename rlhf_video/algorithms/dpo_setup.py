@@ -1,27 +1,27 @@
 """What preference optimisation needs before its first step: pairs, prompts, scores, model, start and reference."""
 
-import logging
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_video.algorithms.dpo_clips import Deal, PairClips, check_windows
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import PairParts
-from rlhf_video.algorithms.dpo_reference import Reference, reference_fingerprint
+from rlhf_video.algorithms.dpo_loss import PairErrors
+from rlhf_video.algorithms.dpo_pairs import EncodedPairs, check_uniform_passes
+from rlhf_video.algorithms.dpo_reference import KnownReference, Reference, reference_fingerprint
+from rlhf_video.algorithms.dpo_rows import Draw, Rows, training_draw
 from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.reported_rewards import ReportedRewards
 from rlhf_video.algorithms.suites import Suites, first_prompts
 from rlhf_video.algorithms.world import World, load_model
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.data import PromptSuite, load_prompts
-from rlhf_video.errors import AdapterError
+from rlhf_video.errors import AdapterError, DataError
 from rlhf_video.lora import FrozenAdapter, LoraConfig, recorded_attention
 from rlhf_video.lora.files import adapter_sha256, read_adapter_folder
 from rlhf_video.lora.joining import AdapterWeights, embedded, joined, merge_into_base
-from rlhf_video.preferences import refuse_shared_prompts
 from rlhf_video.runtime import Distribution
-
-logger = logging.getLogger(__name__)
 
 
 def load_suites(config: DpoConfig, parts: PairParts) -> Suites:
@@ -42,7 +42,12 @@ def load_suites(config: DpoConfig, parts: PairParts) -> Suites:
     suites = Suites(train, validation, test)
     suites.check_disjoint()
     if test is not None and parts.validation is not None:
-        refuse_shared_prompts({"held-out": parts.validation.prompts, "test": test.prompts})
+        shared = set(parts.validation.prompts) & set(test.prompts)
+        if shared:
+            raise DataError(
+                f"prompts.test shares {len(shared)} prompts with the held-out pairs, for example '{min(shared)}': "
+                "remove them from one of the two, what is tuned on held-out pairs is not unseen in the test."
+            )
     return suites
 
 
@@ -88,7 +93,76 @@ class Start:
         return joined(self.start, trained) if self.is_merged and self.start is not None else trained
 
 
-def open_world(config: DpoConfig, parts: PairParts, distribution: Distribution) -> tuple[World, Start]:
+@dataclass(frozen=True)
+class Trained:
+    """Everything that an optimiser step touches."""
+
+    config: DpoConfig
+    world: World
+    learner: Learner
+    pairs: EncodedPairs
+    held_out: EncodedPairs | None
+    reference: Reference
+    known: KnownReference | None
+    """The reference's errors at the fixed draws; None computes them in every step."""
+    start: Start
+    draw: Draw
+
+    def rows(self, visits: Sequence[tuple[int, int]]) -> Rows:
+        """Return every visited pair at its draws: those of one visit next to one another.
+
+        Args:
+            visits: (index of a pair, number of its visit from 0).
+        """
+        count, fixed = self.config.draws_per_pair, self.config.reference.fixed_draws
+        numbers = [(index, visit * count + number) for index, visit in visits for number in range(count)]
+        return self.pairs.rows([(i, n if fixed is None else n % fixed) for i, n in numbers], self.draw)
+
+    def reference_errors(self, rows: Rows) -> PairErrors:
+        """Return the reference's errors: looked up, or computed now."""
+        return self.reference.errors(rows) if self.known is None else self.known.errors(rows)
+
+    def files(self) -> dict[str, str | None]:
+        """Return config field -> hash of what a resumed run must find again."""
+        held_out = None if self.held_out is None else self.held_out.sha256
+        return {"pairs.train": self.pairs.sha256, "pairs.validation": held_out, "reference": self.start.fingerprint}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was checked and loaded; nothing is encoded yet and no adapter attached."""
+
+    world: World
+    pairs: EncodedPairs
+    held_out: EncodedPairs | None
+    start: Start
+
+    def begin(self, config: DpoConfig, deal: Deal) -> Trained:
+        """Encode the clips, attach the adapter and compute what the reference is asked for; call it on every process.
+
+        Raises:
+            DataError: A clip cannot be decoded.
+            AdapterError: The start or the reference does not fit the run's adapter.
+        """
+        for part in (self.pairs, self.held_out):
+            if part is not None:
+                part.encode()
+        world = self.world
+        learner = Learner(config, world.backbone, world.distribution, advice="Lower optim.learning_rate or loss.beta")
+        reference = Reference(config, world, self.start.begin(config, learner))
+        draw = training_draw(config.noise_levels, seed=config.seed, shift=world.shift)
+        known = None
+        if config.reference.cache is not None:
+            known = KnownReference(
+                config, world, reference, self.pairs, draw,
+                num_epochs=deal.num_epochs, fingerprint=self.start.fingerprint,
+            )  # fmt: skip
+        return Trained(config, world, learner, self.pairs, self.held_out, reference, known, self.start, draw)
+
+
+def open_run(
+    config: DpoConfig, parts: PairParts, clips: PairClips, held_out: PairClips | None, distribution: Distribution
+) -> Opened:
     """Check what the user gave, cheapest first, then load the model, with its start adapter.
 
     Raises:
@@ -96,30 +170,50 @@ def open_world(config: DpoConfig, parts: PairParts, distribution: Distribution) 
     """
     suites = load_suites(config, parts)
     reported = ReportedRewards.build(config.rewards, config.judge, config.guards)
+    adapters = _read_adapters(config)
+    backbone = load_model(config, distribution)
+    for adapter in adapters.values():
+        backbone.match_attention(adapter.attention, "check")
+    weights = {name: adapter.weights for name, adapter in adapters.items()}
+    is_merged = config.reference.kind == "merged"
+    if is_merged:
+        merge_into_base(backbone, weights["start"])
+    world = World(config, suites, reported, backbone, distribution)
+    sha256 = adapters["reference"].sha256 if "reference" in adapters else None
+    start = Start(
+        weights.get("start"), weights.get("reference"), is_merged, reference_fingerprint(config, world, sha256)
+    )
+    folder = config.pairs.latents or config.output_dir / "latents"
+    for part in (clips, held_out):
+        if part is not None:
+            check_windows(world, part)
+    pairs = EncodedPairs(clips, world, folder)
+    unseen = None if held_out is None else EncodedPairs(held_out, world, folder)
+    check_uniform_passes([part for part in (pairs, unseen) if part is not None], world)
+    return Opened(world, pairs, unseen, start)
+
+
+@dataclass(frozen=True)
+class _GivenAdapter:
+    """An adapter that the config names."""
+
+    weights: AdapterWeights
+    attention: Mapping[str, object] | None
+    """The plan that it was trained under."""
+    sha256: str
+
+
+def _read_adapters(config: DpoConfig) -> dict[str, _GivenAdapter]:
+    """Return "start" and "reference", where the config names them."""
     settings = config.reference
     folders = {"start": settings.start_adapter}
     if settings.kind == "adapter":
         folders["reference"] = settings.adapter or settings.start_adapter
-    adapters = {name: _read(folder, config) for name, folder in folders.items() if folder is not None}
-    backbone = load_model(config, distribution)
-    for _, check_attention in adapters.values():
-        check_attention(backbone)
-    weights = {name: adapter for name, (adapter, _) in adapters.items()}
-    if settings.kind == "merged":
-        merge_into_base(backbone, weights["start"])
-    world = World(config, suites, reported, backbone, distribution)
-    folder = folders.get("reference")
-    fingerprint = reference_fingerprint(config, world, adapter_sha256(folder) if folder is not None else None)
-    return world, Start(weights.get("start"), weights.get("reference"), settings.kind == "merged", fingerprint)
+    return {name: _read(folder, config) for name, folder in folders.items() if folder is not None}
 
 
-def reference_of(config: DpoConfig, world: World, learner: Learner, start: Start) -> Reference:
-    """Return the reference, with the learner at its start; call it on every process."""
-    return Reference(config, world, start.begin(config, learner))
-
-
-def _read(folder: Path, config: DpoConfig) -> tuple[AdapterWeights, Callable[[VideoBackbone], None]]:
-    """Return an adapter and the check that it was trained under the model's attention plan.
+def _read(folder: Path, config: DpoConfig) -> _GivenAdapter:
+    """Read an adapter.
 
     Raises:
         AdapterError: It is missing or damaged, or was trained on another base.
@@ -131,9 +225,8 @@ def _read(folder: Path, config: DpoConfig) -> tuple[AdapterWeights, Callable[[Vi
             f"The adapter '{folder}' was trained on '{base}', this run's backbone is '{config.backbone}': take an "
             "adapter of this base, or the adapter's base."
         )
-    targets = tuple(metadata["targets"])
-    lora = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=targets)
-    return AdapterWeights(state, lora), lambda backbone: backbone.match_attention(recorded_attention(metadata), "check")
+    lora = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
+    return _GivenAdapter(AdapterWeights(state, lora), recorded_attention(metadata), adapter_sha256(folder))
 
 
 def _short(name: str) -> str:

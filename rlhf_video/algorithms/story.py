@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from rlhf_video.algorithms.clip_maker import attention_file_sha256
-from rlhf_video.algorithms.learner import AdapterState, Learner
+from rlhf_video.algorithms.learner import Learner
 from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
 from rlhf_video.algorithms.suites import Suites
 from rlhf_video.algorithms.watch import Extra, Watch
@@ -47,7 +49,9 @@ class Story:
     """Size of the published adapter where it is not the config's."""
 
 
-def save(config: WorldConfig, world: World, state: AdapterState, run: Run, *, lora: LoraConfig | None = None) -> Path:
+def save(
+    config: WorldConfig, world: World, state: Mapping[str, Tensor], run: Run, *, lora: LoraConfig | None = None
+) -> Path:
     """Write the adapter's weights, before anything that can still fail.
 
     Args:

@@ -1,5 +1,6 @@
 """Tiny real CLIP and X-CLIP folders, and preference pairs that they can learn, written in a second."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -61,6 +62,29 @@ def tiny_pairs(file: Path, *, adjectives: tuple[str, ...] = ("big", "small"), ev
                         label = "tie"
                     prompt = f"{number} {adjective} {colour} wall"
                     pairs.append(PreferencePair(prompt=prompt, a=a, b=b, labels={"overall": label}, source="synthetic"))
+    store.append(pairs)
+    return store
+
+
+def tiny_clip_pairs(file: Path, prompts: Sequence[str], *, per_prompt: int = 2) -> PreferenceStore:
+    """Write pairs of noise clips of 5 frames of 16 x 16 pixels, a bright one preferred to a dark one.
+
+    Args:
+        file: Target .jsonl; clips go to `clips` beside it.
+        prompts: Of the pairs.
+        per_prompt: Pairs of each prompt; the bright clip is A in every second one.
+    """
+    store, generator = PreferenceStore(file), torch.Generator().manual_seed(len(prompts))
+    pairs = []
+    for index, prompt in enumerate(prompt for prompt in prompts for _ in range(per_prompt)):
+        clips = []
+        for level in (0.7, 0.0):
+            path = file.parent / "clips" / f"{file.stem}-{index}-{'bright' if level else 'dark'}.mkv"
+            write_lossless(path, level + 0.3 * torch.rand(5, 3, 16, 16, generator=generator), 8)
+            clips.append(ClipRecord(path=f"clips/{path.name}", sha256=sha256_file(path)))
+        label: Label = "A" if index % 2 == 0 else "B"
+        a, b = clips if label == "A" else reversed(clips)
+        pairs.append(PreferencePair(prompt=prompt, a=a, b=b, labels={"overall": label}, source="synthetic"))
     store.append(pairs)
     return store
 

@@ -8,6 +8,7 @@ import torch
 
 from rlhf_video.data import write_lossless
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.tiny_pairs import tiny_clip_pairs
 
 SPLITS = {"train": "train", "validation": "heldout"}
 COLOURS = ("red", "blue", "green", "white", "black", "pink")
@@ -65,5 +66,25 @@ def sft_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
         "rewards": [{"name": "brightness"}],
         "optim": {"learning_rate": 0.01},
         "batch": {"global_clips": 4},
+        "ema_decay": 0.5,
+    }
+
+
+@pytest.fixture
+def dpo_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
+    """Return plain config values of preference optimisation: twelve pairs of six prompts, bright clips preferred."""
+    tiny_clip_pairs(tmp_path / "pairs" / "train.jsonl", [f"a {colour} circle moving left" for colour in COLOURS])
+    tiny_clip_pairs(tmp_path / "pairs" / "heldout.jsonl", ["a red star moving left", "a blue star moving left"])
+    shared = ("backbone", "sampling", "num_steps", "validation", "checkpoint")
+    return {
+        **{name: recipe[name] for name in shared},
+        "prompts": {"validation": str(tmp_path / "validation.txt")},
+        "pairs": {split: str(tmp_path / "pairs" / f"{name}.jsonl") for split, name in SPLITS.items()},
+        "loss": {"beta": 5.0},
+        "draws_per_pair": 2,
+        "rewards": [{"name": "brightness"}],
+        "lora": {"rank": 4, "alpha": 4.0},
+        "optim": {"learning_rate": 0.01, "warmup": 0},
+        "batch": {"global_pairs": 4},
         "ema_decay": 0.5,
     }

@@ -1,0 +1,148 @@
+"""What an optimiser step, or a measurement of held-out pairs, says: pure functions of gathered errors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf_video.algorithms.dpo_beta import gradient_factor
+from rlhf_video.algorithms.dpo_data import LabelledPair
+from rlhf_video.algorithms.dpo_loss import DpoLossConfig, PairErrors, dpo_loss
+from rlhf_video.algorithms.dpo_rows import Rows
+from rlhf_video.errors import ConfigError
+from rlhf_video.runtime import Distribution
+
+NUM_BINS = 4
+"""Equal parts of [0, 1] that noise levels are sorted into."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Errors of rows of all processes."""
+
+    pairs: Tensor
+    """Index of each row's pair, shape (rows,)."""
+    sigma: Tensor
+    """Shape (rows,)."""
+    weight: Tensor
+    """Shape (rows,)."""
+    preference: Tensor
+    """Shape (rows, segments), NaN where nobody said."""
+    policy: PairErrors
+    reference: PairErrors
+
+    @classmethod
+    def gather(
+        cls, parts: list[tuple[Rows, PairErrors, PairErrors, Tensor]], distribution: Distribution, *, width: int
+    ) -> "Table":
+        """Join the micro-batches of all processes, each as many rows; call it on every process.
+
+        Args:
+            parts: (rows, policy's errors, reference's errors, which rows only fill a share up) of each micro-batch.
+            distribution: The processes.
+            width: Segments of a row.
+        """
+        tables = []
+        for rows, policy, reference, is_fill in parts:
+            columns = [rows.pairs.to(rows.sigma), rows.sigma, rows.weight, is_fill.to(rows.sigma)]
+            blocks = [rows.preference, *policy, *reference]
+            tables.append(torch.cat([torch.stack(columns, dim=1), *blocks], dim=1).float())
+        table = distribution.gather(torch.cat(tables)).cpu()
+        table = table[table[:, 3] == 0]
+        preference, *errors = table[:, 4:].split(width, dim=1)
+        policy, reference = PairErrors(*errors[:2]), PairErrors(*errors[2:])
+        return cls(table[:, 0].long(), table[:, 1], table[:, 2], preference, policy, reference)
+
+    def check_finite(self, pairs: tuple[LabelledPair, ...], step: int) -> None:
+        """Refuse errors that are not numbers, before they reach the adapter.
+
+        Raises:
+            ConfigError: It names the first pair and whose error it is.
+        """
+        labelled = ~self.preference.isnan()
+        for name, errors in (("reference", self.reference), ("model", self.policy)):
+            for error in errors:
+                bad = (labelled & ~error.isfinite()).any(dim=1)
+                if bad.any():
+                    pair = pairs[int(self.pairs[bad][0])]
+                    raise ConfigError(
+                        f"The {name}'s error of the pair '{pair.chosen.path}', '{pair.rejected.path}' at step {step} "
+                        f"is not finite ({int(bad.sum())} rows in all): look at these clips' latents, set "
+                        "precision=float32 or lower optim.learning_rate, and start in another output_dir (the last "
+                        "checkpoint is intact)."
+                    )
+
+    def terms(self, config: DpoLossConfig, beta: float) -> "Terms":
+        """Return losses and margins, with the preferred clip of every segment where "chosen" stands."""
+        terms = dpo_loss(
+            self.policy, self.reference, preference=self.preference, sigma=self.sigma, config=config, beta=beta
+        )
+        unsaid = self.preference.isnan()
+        flips = self.preference < 0.5
+        nothing = torch.full_like(terms.margin, torch.nan)
+        margin = torch.where(flips, -terms.margin, terms.margin)
+        preferred = torch.where(flips, terms.rejected_gain, terms.chosen_gain)
+        other = torch.where(flips, terms.chosen_gain, terms.rejected_gain)
+        is_right = (margin > 0).float() + 0.5 * (margin == 0)
+        return Terms(
+            loss=terms.loss,
+            margin=torch.where(unsaid, nothing, margin),
+            preferred_gain=torch.where(unsaid, nothing, preferred),
+            other_gain=torch.where(unsaid, nothing, other),
+            is_right=torch.where(unsaid | (self.preference == 0.5), nothing, is_right),
+        )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Each (rows, segments) but the loss; NaN where nobody said."""
+
+    loss: Tensor
+    """Shape (rows,)."""
+    margin: Tensor
+    """Above 0 where the model improved more on the preferred clip."""
+    preferred_gain: Tensor
+    """Error of the reference minus error of the model on the preferred clip."""
+    other_gain: Tensor
+    """The same on the other clip."""
+    is_right: Tensor
+    """1 where the margin agrees with the label, 0.5 where it is exactly 0; NaN for ties too."""
+
+
+def step_metrics(table: Table, config: DpoLossConfig, beta: float) -> dict[str, float]:
+    """Return the numbers of an optimiser step.
+
+    Args:
+        table: Of the global batch.
+        config: Loss.
+        beta: Of the step.
+    """
+    terms = table.terms(config, beta)
+    factor = gradient_factor(terms.margin, sigma=table.sigma, config=config, beta=beta)
+    numbers = {
+        "loss/dpo": float((table.weight * terms.loss).mean()),
+        "dpo/accuracy": _mean(terms.is_right),
+        "dpo/margin": _mean(terms.margin),
+        "dpo/chosen_gain": _mean(terms.preferred_gain),
+        "dpo/rejected_gain": _mean(terms.other_gain),
+        "dpo/gradient_factor": _mean(factor),
+        "dpo/beta": beta,
+    }
+    return numbers | margin_bins(terms.margin, table.sigma, prefix="dpo")
+
+
+def margin_bins(margin: Tensor, sigma: Tensor, *, prefix: str) -> dict[str, float]:
+    """Return the mean margin of each part of the noise levels; a part without a row is left out.
+
+    Args:
+        margin: Shape (rows, segments), NaN where nobody said.
+        sigma: Shape (rows,).
+        prefix: In front of "/margin_bin/1", ... (low noise first).
+    """
+    place = (sigma * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+    means = {f"{prefix}/margin_bin/{number + 1}": _mean(margin[place == number]) for number in range(NUM_BINS)}
+    return {name: value for name, value in means.items() if value == value}
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().nanmean())

@@ -1,0 +1,45 @@
+"""Video-DPO of a tiny real model on pairs: margins grow; resuming, accumulating, caching, two passes change nothing."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_video.algorithms.dpo import train
+from rlhf_video.algorithms.dpo_config import DpoConfig
+from rlhf_video.algorithms.outcome import Outcome
+from rlhf_video.runtime import create_accelerator, read_metrics
+from rlhf_video.settings import load_config
+from rlhf_video.testing.runs import (
+    write_config,
+)
+
+Recipe = dict[str, Any]
+
+
+def run(recipe: Recipe, folder: Path, *, resume: bool = False, **changes: object) -> Outcome:
+    config = load_config(DpoConfig, write_config(recipe, folder, **changes))
+    return train(config, accelerator=create_accelerator(), resume=resume)
+
+
+def test_a_run_prefers_what_is_preferred_and_writes_what_it_promises(dpo_recipe: Recipe, tmp_path: Path) -> None:
+    dpo_recipe["prompts"]["test"] = str(tmp_path / "test.txt")
+    outcome = run(dpo_recipe, tmp_path / "a", num_steps=20, validation__every=10)
+    lines = read_metrics(tmp_path / "a")
+    steps = [line for line in lines if "loss/dpo" in line]
+    assert len(steps) == 20
+    assert steps[0]["loss/dpo"] == pytest.approx(math.log(2), abs=1e-7)
+    assert steps[0]["dpo/margin"] == 0.0
+    assert steps[-1]["dpo/accuracy"] == 1.0
+    validations = [line for line in lines if "validation/dpo/accuracy" in line]
+    assert [line["step"] for line in validations] == [9, 19]
+    assert validations[-1]["validation/dpo/accuracy"] == 1.0
+    assert validations[-1]["validation/dpo/margin"] > 0
+    for path in (outcome.adapter, outcome.grid, outcome.report, tmp_path / "a" / "config.yaml"):
+        assert path.exists(), path
+    card = json.loads((tmp_path / "a" / "card.json").read_text())
+    assert card["method"] == "dpo"
+    assert "Implicit accuracy on 4 held-out pairs" in (outcome.adapter / "README.md").read_text()
+    assert "Implicit accuracy" in outcome.report.read_text()
