@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlhf_video.algorithms.dpo_beta import AutoBeta
-from rlhf_video.algorithms.dpo_loss import AutoBetaConfig, DpoLossConfig, PairErrors, dpo_loss, kto_loss
+from rlhf_video.algorithms.dpo_loss import AutoBetaConfig, DpoLossConfig, PairErrors, dpo_loss
+from rlhf_video.algorithms.kto_loss import kto_loss
 
 FALLING = st.sampled_from(["sigmoid", "hinge", "simpo", "robust"])
 PAIRED = st.sampled_from(["sigmoid", "hinge", "ipo", "simpo", "robust"])

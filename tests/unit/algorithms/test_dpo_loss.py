@@ -14,8 +14,6 @@ from rlhf_video.algorithms.dpo_loss import (
     DpoTerms,
     PairErrors,
     dpo_loss,
-    kto_loss,
-    kto_reference_point,
     segment_errors,
 )
 from rlhf_video.errors import ConfigError
@@ -70,7 +68,7 @@ def test_robust_is_unbiased_under_flipped_labels() -> None:
     x, flips = 1.5 * -DELTA, 0.2
     robust = replace(SIGMOID, kind="robust", label_smoothing=flips)
     assert loss(robust) == pytest.approx(((1 - flips) * softplus(-x) - flips * softplus(x)) / (1 - 2 * flips))
-    # Chowdhury et al. (arXiv:2403.00409), lemma 3.1: its mean over flipped labels is the loss on clean ones.
+    # What Chowdhury et al. (arXiv:2403.00409) ask of it: its mean over flipped labels is the loss on clean ones.
     assert (1 - flips) * loss(robust, p=1.0) + flips * loss(robust, p=0.0) == pytest.approx(loss(SIGMOID))
 
 
@@ -164,38 +162,6 @@ def test_swapping_the_clips_flips_the_gradient_of_a_pair_that_is_undecided(kind:
         gradients.append(torch.autograd.grad(out.loss.sum(), (first, second)))
     for one, other in zip(*gradients, strict=True):
         assert float(one) == -float(other) != 0
-
-
-def kto(config: DpoLossConfig, liked: list[float], point: float) -> Tensor:
-    count = len(liked)
-    return kto_loss(
-        column(*[CHOSEN] * count),
-        column(*[REF_CHOSEN] * count),
-        liked=column(*liked),
-        sigma=torch.full((count,), 0.4, dtype=torch.float64),
-        config=config,
-        beta=3.0,
-        reference_point=torch.tensor(point, dtype=torch.float64),
-    ).loss
-
-
-def test_kto_pulls_liked_clips_above_the_reference_point_and_disliked_ones_below() -> None:
-    config = DpoLossConfig(kind="kto", beta=3.0, disliked_weight=1.3)
-    v = 1.5 * (REF_CHOSEN - CHOSEN) - 0.2
-    up, down = 1 / (1 + math.exp(v)), 1.3 / (1 + math.exp(-v))
-    assert kto(config, [1.0, 0.0, NAN, 0.25], 0.2).tolist() == pytest.approx([up, down, 0, 0.25 * up + 0.75 * down])
-    smoothed = kto(replace(config, label_smoothing=0.1, sft_weight=0.2), [1.0], 0.2)
-    assert float(smoothed) == pytest.approx(0.9 * up + 0.1 * down + 0.2 * CHOSEN)
-
-
-def test_the_reference_point_is_the_batch_mean_clipped_at_zero_and_carries_no_gradient() -> None:
-    config, gain = DpoLossConfig(kind="kto", beta=3.0), column(0.4, NAN, -0.1).requires_grad_()
-    sigma = torch.full((3,), 0.4)
-    point = kto_reference_point(gain, sigma=sigma, config=config, beta=3.0)
-    assert float(point) == pytest.approx(1.5 * 0.15)
-    assert not point.requires_grad
-    assert float(kto_reference_point(-gain, sigma=sigma, config=config, beta=3.0)) == 0
-    assert float(kto_reference_point(gain * NAN, sigma=sigma, config=config, beta=3.0)) == 0
 
 
 @pytest.mark.parametrize(

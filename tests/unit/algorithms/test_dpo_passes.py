@@ -1,4 +1,4 @@
-"""Pairs on a tiny model: a zero adapter is undecided to the bit; two passes give the joint gradient in half the memory."""
+"""A zero adapter is undecided to the bit; two passes give the joint gradient of every loss, in half the memory."""
 
 import math
 import weakref
@@ -10,8 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_video.algorithms.dpo_loss import DpoLossConfig, PairErrors, dpo_loss, kto_loss, segment_errors
+from rlhf_video.algorithms.dpo_loss import (
+    DpoLossConfig,
+    PairErrors,
+    dpo_loss,
+    segment_errors,
+)
 from rlhf_video.algorithms.dpo_passes import Objective, error_weights, joint_backward, two_pass_backward
+from rlhf_video.algorithms.kto_loss import PairThumbs, kto_pair_loss
 from rlhf_video.backbones import VideoBackbone, VideoShape
 from rlhf_video.diffusion.flow import interpolate, velocity_target
 from rlhf_video.diffusion.prediction_errors import squared_error
@@ -96,11 +102,9 @@ def objective_of(config: DpoLossConfig, reference: PairErrors, rows: slice) -> O
 
     def objective(errors: PairErrors) -> Tensor:
         if config.kind == "kto":  # a pair as two thumbs
-            thumbs = (PREFERENCE[rows], 1 - PREFERENCE[rows])
-            return sum(
-                kto_loss(error, known, liked=liked, reference_point=torch.tensor(0.1), **options).loss.sum() / PAIRS
-                for error, known, liked in zip(errors, reference, thumbs, strict=True)
-            )
+            thumbs, point = PairThumbs(PREFERENCE[rows], 1 - PREFERENCE[rows]), torch.tensor(0.1)
+            out = kto_pair_loss(errors, reference, thumbs=thumbs, reference_point=point, **options)
+            return out.loss.sum() / PAIRS
         return dpo_loss(errors, reference, preference=PREFERENCE[rows], **options).loss.sum() / PAIRS
 
     return objective
