@@ -77,9 +77,9 @@ class AutoBeta:
             return
         is_saturated = (factor < SATURATED_BELOW) | (factor > SATURATED_ABOVE)
         decay = self._config.auto_beta.decay
-        for name, values in (("_magnitude", ratio.abs()), ("_saturated", is_saturated)):
-            mean = float(values[labelled].double().mean())
-            setattr(self, name, decay * getattr(self, name) + (1 - decay) * mean)
+        magnitude, saturated = (float(x[labelled].double().mean()) for x in (ratio.abs(), is_saturated))
+        self._magnitude = decay * self._magnitude + (1 - decay) * magnitude
+        self._saturated = decay * self._saturated + (1 - decay) * saturated
         self._num_updates += 1
 
     def saturation_warning(self) -> str | None:
@@ -97,7 +97,7 @@ class AutoBeta:
             advice = "set loss.beta to it" + ("" if config.kind == "kto" else ", or to null to follow the margins")
         return (
             f"Beta {self.value:.4g} saturates: {share:.0%} of the last pairs have a gradient factor below "
-            f"{SATURATED_BELOW} or above {SATURATED_ABOVE}, so they pull with full force or not at all. At these margins "
+            f"{SATURATED_BELOW} or above {SATURATED_ABOVE}: they pull with full force or not at all. At these margins "
             f"beta {self.suggestion:.4g} gives a factor of {config.auto_beta.target:g}: {advice}."
         )
 

@@ -1,4 +1,4 @@
-"""Losses of preference optimisation on denoising errors: Diffusion-DPO, its relatives, and KTO for single clips.
+"""Losses of preference optimisation on denoising errors: Diffusion-DPO and its relatives (`kto_loss` for thumbs).
 
 Diffusion-DPO (Wallace et al. 2023, arXiv:2311.12908) and Flow-DPO (Liu et al. 2025, arXiv:2501.13918). With e the
 squared prediction error of a clip at one noise level, w the chosen and l the rejected clip under the same noise,
@@ -71,7 +71,7 @@ class DpoLossConfig:
     label_smoothing: float = 0.0
     """Probability in [0, 0.5) that a label is wrong: smoothed (conservative DPO), or corrected for where robust."""
     sft_weight: float = 0.0
-    """Weight of the preferred clip's own error beside the preference (Reg-DPO, RealDPO), in the error's unit."""
+    """Weight of the preferred clip's own error beside the preference (Reg-DPO, arXiv:2511.01450)."""
     simpo_margin: float = 0.0
     """Logit by which simpo wants the chosen clip ahead (gamma), >= 0."""
     disliked_weight: float = 1.0
@@ -130,15 +130,6 @@ class DpoTerms(NamedTuple):
     """The same on the rejected clip."""
 
 
-class KtoTerms(NamedTuple):
-    """The loss of single clips and what is logged of it; only `loss` carries a gradient."""
-
-    loss: Tensor
-    """Shape (rows,): mean over the labelled segments, 0 where nothing is labelled."""
-    gain: Tensor
-    """Error of the reference minus error of the model, shape (rows, segments)."""
-
-
 def segment_errors(squared: Tensor, segments: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
     """Return the error of each segment of latent frames, shape (rows, segments); 0 for an empty segment.
 
@@ -194,65 +185,16 @@ def dpo_loss(
         ConfigError: The kind is kto.
     """
     if config.kind == "kto":
-        raise ConfigError("loss.kind=kto learns from thumbs on single clips (kto_loss), not from pairs (dpo_loss).")
+        raise ConfigError("loss.kind=kto learns from thumbs (kto_loss, kto_pair_loss), not from preferences.")
     chosen_gain, rejected_gain = reference.chosen - policy.chosen, reference.rejected - policy.rejected
     margin = policy.rejected - policy.chosen if config.kind == "simpo" else chosen_gain - rejected_gain
     ratio = logit_per_beta(margin, sigma, config)
     share = preference.nan_to_num(nan=0.5)
-    target = _target(share, config)
+    target = label_target(share, config)
     losses = target * _one_sided(ratio, config, beta) + (1 - target) * _one_sided(-ratio, config, beta)
     losses = losses + config.sft_weight * (share * policy.chosen + (1 - share) * policy.rejected)
-    rows = _mean_where(~preference.isnan(), losses)
+    rows = mean_where(~preference.isnan(), losses)
     return DpoTerms(rows, margin.detach(), chosen_gain.detach(), rejected_gain.detach())
-
-
-def kto_loss(
-    policy_error: Tensor,
-    reference_error: Tensor,
-    *,
-    liked: Tensor,
-    sigma: Tensor,
-    config: DpoLossConfig,
-    beta: float,
-    reference_point: Tensor,
-) -> KtoTerms:
-    """Return the loss of clips with a thumb up or down: KTO (arXiv:2402.01306), Diffusion-KTO (arXiv:2404.04465).
-
-    A liked clip costs 1 - sigmoid(logit - z), a disliked one 1 - sigmoid(z - logit), with logit = beta h of its gain.
-
-    Args:
-        policy_error: Errors of the trained model, shape (rows, segments).
-        reference_error: Errors of the reference at the same noise.
-        liked: Probability in [0, 1] of a thumb up, shape (rows, segments); NaN where nobody said.
-        sigma: Noise level of each row, shape (rows,).
-        config: Conventions, label smoothing, weights.
-        beta: Pull to the reference.
-        reference_point: z of `kto_reference_point`, scalar.
-    """
-    gain = reference_error - policy_error
-    logit = beta * logit_per_beta(gain, sigma, config) - reference_point.detach()
-    share = liked.nan_to_num(nan=0.5)
-    target = _target(share, config)
-    losses = target * torch.sigmoid(-logit) + config.disliked_weight * (1 - target) * torch.sigmoid(logit)
-    losses = losses + config.sft_weight * share * policy_error
-    return KtoTerms(_mean_where(~liked.isnan(), losses), gain.detach())
-
-
-def kto_reference_point(gain: Tensor, *, sigma: Tensor, config: DpoLossConfig, beta: float) -> Tensor:
-    """Return z, the mean logit of the batch, clipped at 0: KTO's estimate of the divergence from the reference.
-
-    Args:
-        gain: Error of the reference minus error of the model for the GLOBAL batch (gathered), shape (rows, segments);
-            NaN where nobody said.
-        sigma: Noise level of each row, shape (rows,).
-        config: Conventions.
-        beta: Pull to the reference.
-
-    Returns:
-        Scalar >= 0, detached.
-    """
-    logits = beta * logit_per_beta(gain.detach(), sigma, config)
-    return logits.nanmean().nan_to_num(nan=0.0).clamp(min=0.0)
 
 
 def _one_sided(ratio: Tensor, config: DpoLossConfig, beta: float) -> Tensor:
@@ -266,7 +208,7 @@ def _one_sided(ratio: Tensor, config: DpoLossConfig, beta: float) -> Tensor:
     return -logsigmoid(beta * ratio)
 
 
-def _target(share: Tensor, config: DpoLossConfig) -> Tensor:
+def label_target(share: Tensor, config: DpoLossConfig) -> Tensor:
     """Return the weight of l(h): labels that are wrong with probability c spread it, robust undoes what they spread."""
     wrong = config.label_smoothing
     if config.kind == "robust":
@@ -274,6 +216,6 @@ def _target(share: Tensor, config: DpoLossConfig) -> Tensor:
     return wrong + (1 - 2 * wrong) * share
 
 
-def _mean_where(labelled: Tensor, losses: Tensor) -> Tensor:
+def mean_where(labelled: Tensor, losses: Tensor) -> Tensor:
     """Return the mean of each row over its labelled segments, 0 where there is none, shape (rows,)."""
     return torch.where(labelled, losses, torch.zeros_like(losses)).sum(dim=1) / labelled.sum(dim=1).clamp(min=1)

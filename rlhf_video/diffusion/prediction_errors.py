@@ -1,9 +1,11 @@
 """Squared errors of what a diffusion model predicts, and the closed forms that turn one into another.
 
 Rectified flow: z = (1 - sigma) x + sigma e, the model predicts the velocity u = e - x. At fixed z an error d of u is
-an error (1 - sigma) d of e. Variance preserving (VP): z = a x + s e with a^2 = alpha_bar, s^2 = 1 - alpha_bar, the model
-predicts e, or v = a e - s x (Salimans & Ho 2022, arXiv:2202.00512); an error d of e is an error d / a of v. A flow
-model is a VP model of the same signal-to-noise ratio once z is divided by sqrt((1 - sigma)^2 + sigma^2).
+an error (1 - sigma) d of e.
+
+Variance preserving (VP): z = a x + s e with a^2 = alpha_bar and s^2 = 1 - alpha_bar, the model predicts the noise e, or
+v = a e - s x (Salimans & Ho 2022, arXiv:2202.00512). At fixed z an error d of e is an error d / a of v. A flow model is
+a VP model of the same signal-to-noise ratio once z is divided by sqrt((1 - sigma)^2 + sigma^2).
 """
 
 from typing import Literal
