@@ -124,6 +124,24 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseLevelConfig:
+    """How noise levels are drawn; both kinds pass through the sampler's shift afterwards."""
+
+    distribution: Literal["uniform", "logit_normal"] = "uniform"
+    """uniform: as rectified flow. logit_normal: more levels in the middle, where the velocity is hardest to tell (Esser
+    et al. 2024, arXiv:2403.03206, section 3.1)."""
+    mean: float = 0.0
+    """Of the logit, for logit_normal; above 0 prefers noisy levels."""
+    deviation: float = 1.0
+    """Of the logit, for logit_normal."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("noise_levels.mean", self.mean)
+        check_range("noise_levels.deviation", self.deviation, above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """Same prompts and noise for base and adapter (with EMA weights), intervals clustered by prompt."""
 

@@ -24,16 +24,17 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from rlhf_video.algorithms.config_sections import may_change
+from rlhf_video.algorithms.draws import dropped_prompts, measured_sigmas, training_sigmas
 from rlhf_video.algorithms.dry_run import config_folder
 from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips, check_windows, clip_buckets, dealer
-from rlhf_video.algorithms.sft_draws import dropped_prompts, measured_sigmas, training_sigmas
-from rlhf_video.algorithms.sft_outcome import Story, finished_outcome, measure_end, save, tell
-from rlhf_video.algorithms.sft_setup import Validated, World, open_world
-from rlhf_video.algorithms.sft_watch import Watch
+from rlhf_video.algorithms.sft_setup import load_suites, open_world
+from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
+from rlhf_video.algorithms.watch import Further, Watch
+from rlhf_video.algorithms.world import Validated, World
 from rlhf_video.backbones import BackboneSpec, meta_backbone
 from rlhf_video.data import TokenBuckets
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
@@ -66,7 +67,7 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     Raises:
         RlhfVideoError, RewardError: The user's input does not fit; nothing was trained.
     """
-    if resume and (finished := finished_outcome(config)) is not None:
+    if resume and (finished := finished_outcome(config, lambda: load_suites(config))) is not None:
         return finished  # the test prompts are measured once
     distribution = Distribution(accelerator)
     if config.batch.token_budget is None:
@@ -89,8 +90,8 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     clips.encode()
     learner = Learner(config, world.backbone, distribution)
 
-    def extra(_: Validated, prefix: str) -> dict[str, float]:
-        return {} if error is None else error.compare().metrics(prefix=prefix)
+    def extra(_: Validated, prefix: str) -> Further:
+        return Further() if error is None else Further(error.compare().metrics(prefix=prefix))
 
     hashes = {"data.train": clips.sha256, "data.validation": held_out.sha256 if held_out is not None else None}
     watch = Watch(world, learner, run, extra, files=hashes)

@@ -8,6 +8,7 @@ from typing import Literal
 from rlhf_video.algorithms.config_sections import (
     CheckpointConfig,
     FinalTestConfig,
+    NoiseLevelConfig,
     OptimConfig,
     RewardTermConfig,
     SamplingConfig,
@@ -56,24 +57,6 @@ class ClipDataConfig:
     def __post_init__(self) -> None:
         """Check the range."""
         check_range("data.validation_levels", self.validation_levels, least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseLevelConfig:
-    """How noise levels are drawn; both kinds pass through the sampler's shift afterwards."""
-
-    distribution: Literal["uniform", "logit_normal"] = "uniform"
-    """uniform: as rectified flow. logit_normal: more levels in the middle, where the velocity is hardest to tell (Esser
-    et al. 2024, arXiv:2403.03206, section 3.1)."""
-    mean: float = 0.0
-    """Of the logit, for logit_normal; above 0 prefers noisy levels."""
-    deviation: float = 1.0
-    """Of the logit, for logit_normal."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_range("noise_levels.mean", self.mean)
-        check_range("noise_levels.deviation", self.deviation, above=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

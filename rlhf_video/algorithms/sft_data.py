@@ -10,7 +10,7 @@ from torch import Tensor
 from rlhf_video.algorithms.clip_latents import ClipLatents
 from rlhf_video.algorithms.clip_maker import clip_shape
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_setup import World
+from rlhf_video.algorithms.world import World
 from rlhf_video.attention import Grid
 from rlhf_video.backbones import BackboneSpec, VideoShape
 from rlhf_video.data import ClipSize, ListedClip, TokenBuckets, read_clip_list, video_size

@@ -24,13 +24,13 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from rlhf_video.algorithms.config_sections import may_change
+from rlhf_video.algorithms.draws import dropped_prompts, training_sigmas, trajectory_rows
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_draws import dropped_prompts, training_sigmas, trajectory_rows
-from rlhf_video.algorithms.sft_outcome import Story, finished_outcome, measure_end, save, tell
-from rlhf_video.algorithms.sft_setup import World, open_world
-from rlhf_video.algorithms.sft_watch import Watch
+from rlhf_video.algorithms.sft_setup import load_suites, open_world
+from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
+from rlhf_video.algorithms.watch import Watch
 from rlhf_video.algorithms.window_recovery_data import GeneratedClips
 from rlhf_video.algorithms.window_recovery_passes import (
     AnnealedWindows,
@@ -39,6 +39,7 @@ from rlhf_video.algorithms.window_recovery_passes import (
     teacher_pass,
 )
 from rlhf_video.algorithms.window_recovery_watch import TEACHER_ERROR, RecoveryMeasure, teacher_error
+from rlhf_video.algorithms.world import World
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
 from rlhf_video.runtime import Distribution, Run, deck_batch, peak_memory
 from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
@@ -66,7 +67,7 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     """
     recovery, config = config.recovery, config.resolved()
     assert recovery is not None
-    if resume and (finished := finished_outcome(config)) is not None:
+    if resume and (finished := finished_outcome(config, lambda: load_suites(config))) is not None:
         return finished  # the test prompts are measured once
     distribution = Distribution(accelerator)
     config.batch.micro_batches(distribution.shard_indices(config.batch.global_clips))

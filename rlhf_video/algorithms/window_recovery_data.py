@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_setup import World
+from rlhf_video.algorithms.world import World
 from rlhf_video.data import LatentCache
 from rlhf_video.diffusion.samplers import rollout
 from rlhf_video.lora import adapter_off

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlhf_video.algorithms.draws import measured_sigmas
 from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_draws import measured_sigmas
-from rlhf_video.algorithms.sft_setup import Validated, World
+from rlhf_video.algorithms.watch import Further
 from rlhf_video.algorithms.window_recovery_data import GeneratedClips
 from rlhf_video.algorithms.window_recovery_passes import student_pass, teacher_pass
+from rlhf_video.algorithms.world import Validated, World
 from rlhf_video.diffusion.flow import interpolate, velocity_error
 from rlhf_video.validation import Clips, Comparison, Scores, psnr_scores
 
@@ -35,7 +36,7 @@ class RecoveryMeasure:
         self.latest: Comparison | None = None
         """The last comparison: base is the windows without the adapter."""
 
-    def __call__(self, validated: Validated, prefix: str) -> dict[str, float]:
+    def __call__(self, validated: Validated, prefix: str) -> Further:
         """Return the numbers; call it on every process, with the averaged adapter in place and the whole plan on.
 
         Args:
@@ -51,7 +52,8 @@ class RecoveryMeasure:
         clips, scores = self._untrained[purpose]
         recovered = {**validated.comparison.adapter, **psnr_scores(student, dense)}
         self.latest = Comparison.of(clips, scores, student, recovered)
-        return self.latest.metrics(prefix=f"{prefix}/recovery") | self._error.compare().metrics(prefix=prefix)
+        error = self._error.compare().metrics(prefix=prefix)
+        return Further({**self.latest.metrics(prefix=f"{prefix}/recovery"), **error})
 
 
 def teacher_error(config: SftConfig, world: World, clips: GeneratedClips) -> HeldOutError:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_video.algorithms.config_sections import NoiseLevelConfig
+from rlhf_video.algorithms.draws import dropped_prompts, measured_sigmas, training_sigmas
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft import train
-from rlhf_video.algorithms.sft_config import NoiseLevelConfig, SftConfig
-from rlhf_video.algorithms.sft_draws import dropped_prompts, measured_sigmas, training_sigmas
+from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings import load_config
 from rlhf_video.testing.runs import (

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from rlhf_video.algorithms.draws import trajectory_rows
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_draws import trajectory_rows
 from rlhf_video.algorithms.window_recovery import train
 from rlhf_video.algorithms.window_recovery_passes import AnnealedWindows, attention_error, student_pass, teacher_pass
 from rlhf_video.attention import AttentionPlan, Band, Full

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rlhf_video.algorithms.sft_config import NoiseLevelConfig
+from rlhf_video.algorithms.config_sections import NoiseLevelConfig
 from rlhf_video.diffusion.sigmas import random_sigma, shift_sigma, sigma_quantiles
 from rlhf_video.runtime import generator_for
 

@@ -1,4 +1,4 @@
-"""Watch a fine-tuning run: validate against the base, read the guards, raise alarms, refuse data that changed."""
+"""Watch a run: validate against the base, read the guards, raise alarms, refuse data that changed."""
 
 import dataclasses
 import logging
@@ -7,15 +7,26 @@ from typing import Any, cast
 
 from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
-from rlhf_video.algorithms.sft_setup import Validated, World
+from rlhf_video.algorithms.world import Validated, World
 from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import Run
 from rlhf_video.validation import Alarm, alarms_of
 
 logger = logging.getLogger(__name__)
 
-Extra = Callable[[Validated, str], dict[str, float]]
-"""Further numbers of a validation: (what was measured, prefix of their names) -> numbers."""
+
+@dataclasses.dataclass(frozen=True)
+class Further:
+    """What one method alone measures at a validation."""
+
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """By metric name, prefix included."""
+    alarms: tuple[Alarm, ...] = ()
+    """What a reader must know."""
+
+
+Extra = Callable[[Validated, str], Further]
+"""Measures what only a method knows: (the comparison with the base, prefix of names) -> what it found."""
 
 
 class Watch:
@@ -65,10 +76,11 @@ class Watch:
         """Compare the averaged adapter with the base and log it; call it on every process."""
         with self._learner.ema.swapped():
             latest = self._world.measure(self._world.validator)
-            numbers = latest.comparison.metrics() | self._extra(latest, "validation")
+            further = self._extra(latest, "validation")
+        numbers = {**latest.comparison.metrics(), **further.numbers}
         for reading in latest.readings:
             numbers[f"guard/{reading.name}"] = reading.value
-        alarms = alarms_of(latest.readings)
+        alarms = [*alarms_of(latest.readings), *further.alarms]
         numbers["guard/alarms"] = float(len(alarms))
         self._run.log(numbers, step=step)
         for alarm in alarms:

@@ -1,15 +1,15 @@
-"""The end of fine-tuning and of recovery: the one comparison on test prompts, adapter, card, report and table."""
+"""The end of a run: the one comparison on test prompts, adapter, card, report and table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhf_video.algorithms.clip_maker import attention_file_sha256
 from rlhf_video.algorithms.learner import Learner
 from rlhf_video.algorithms.outcome import Outcome, hardware, read_outcome, score_views, write_grid
-from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_setup import Validated, World, load_suites
-from rlhf_video.algorithms.sft_watch import Extra, Watch
+from rlhf_video.algorithms.suites import Suites
+from rlhf_video.algorithms.watch import Extra, Watch
+from rlhf_video.algorithms.world import Validated, World, WorldConfig
 from rlhf_video.backbones import describe_plan
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
@@ -23,7 +23,7 @@ SCALE = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What tells the two methods apart on cards and reports."""
+    """What tells one method from another on cards and reports."""
 
     method: str
     """Name in card.json."""
@@ -45,7 +45,7 @@ class Story:
     """Further entries of card.json."""
 
 
-def save(config: SftConfig, world: World, learner: Learner, run: Run) -> Path:
+def save(config: WorldConfig, world: World, learner: Learner, run: Run) -> Path:
     """Write the adapter's weights; call it on every process. Done before anything that can still fail."""
     folder, state = run.directory / "adapter", learner.published()
     if run.is_main:
@@ -59,13 +59,13 @@ def measure_end(world: World, learner: Learner, run: Run, extra: Extra) -> tuple
     with learner.ema.swapped():
         test = world.test_validator()
         final = world.measure(test or world.validator)
-        numbers = {"result/scale": SCALE, **final.comparison.metrics(prefix="result"), **extra(final, "result")}
+        numbers = {"result/scale": SCALE, **final.comparison.metrics(prefix="result"), **extra(final, "result").numbers}
     run.log(numbers, step=world.config.num_steps)
     return final, "unseen test prompts" if test is not None else "validation prompts"
 
 
 def tell(
-    config: SftConfig, world: World, watch: Watch, run: Run, final: Validated, prompts_name: str, story: Story
+    config: WorldConfig, world: World, watch: Watch, run: Run, final: Validated, prompts_name: str, story: Story
 ) -> Outcome:
     """Write card, grid, report and table; return where they are."""
     table = final.comparison.table(names=story.sides) + (f"\n\n{story.table}" if story.table else "")
@@ -86,16 +86,20 @@ def tell(
     return outcome
 
 
-def finished_outcome(config: SftConfig) -> Outcome | None:
-    """Return what a finished run of this very config left in `config.output_dir`; None where there is none."""
-    folder = Path(config.output_dir)
-    if not (folder / "card.json").exists():
+def finished_outcome(config: WorldConfig, load_suites: Callable[[], Suites]) -> Outcome | None:
+    """Return what a finished run of this very config left in `config.output_dir`; None where there is none.
+
+    Args:
+        config: The run.
+        load_suites: Reads its prompts, where there is something to compare them with.
+    """
+    if not (config.output_dir / "card.json").exists():
         return None
-    return read_outcome(folder, config, load_suites(config), config.attention)
+    return read_outcome(config.output_dir, config, load_suites(), config.attention)
 
 
 def _write_report(
-    config: SftConfig, world: World, watch: Watch, run: Run, final: Validated, outcome: Outcome, story: Story
+    config: WorldConfig, world: World, watch: Watch, run: Run, final: Validated, outcome: Outcome, story: Story
 ) -> None:
     metrics = read_metrics(run.directory)
     plan = describe_plan(world.backbone.attention_plan)
@@ -120,7 +124,7 @@ def _write_report(
 
 
 def _adapter_card(
-    config: SftConfig, world: World, watch: Watch, outcome: Outcome, final: Validated, story: Story
+    config: WorldConfig, world: World, watch: Watch, outcome: Outcome, final: Validated, story: Story
 ) -> AdapterCard:
     notes = [
         f"Measured on {final.comparison.num_pairs} pairs of clips from {final.comparison.num_prompts} "
@@ -149,7 +153,7 @@ def _adapter_card(
 
 
 def _card(
-    config: SftConfig, world: World, watch: Watch, outcome: Outcome, final: Validated, story: Story
+    config: WorldConfig, world: World, watch: Watch, outcome: Outcome, final: Validated, story: Story
 ) -> dict[str, object]:
     return {
         "method": story.method,
