@@ -84,12 +84,10 @@ class ClipLatents:
         """Return whether an entry of this process's share is missing or damaged."""
         if number % self._distribution.num_processes != self._distribution.rank:
             return False
-        if key not in self._cache:
+        if key in self._cache and not self._cache.is_whole(key):
+            logger.warning("The cached latents of '%s' are damaged: encoding the clip again", self.files[number])
             return True
-        damage = self._cache.damage(key)
-        if damage is not None:
-            logger.warning("%s It is encoded again from '%s'.", damage, self.files[number])
-        return damage is not None
+        return key not in self._cache
 
     def _read(self, number: int) -> Tensor:
         video, size = read_video(self.files[number])[0], self.sizes[number]

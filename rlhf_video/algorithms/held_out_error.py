@@ -41,6 +41,7 @@ class HeldOutError:
         index = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         self._clusters = np.array([index[prompt] for prompt in prompts], dtype=np.int64)
         self._base: NDArray[np.float64] | None = None
+        self._latest: Comparison | None = None
 
     @torch.no_grad()
     def compare(self) -> Comparison:
@@ -48,7 +49,12 @@ class HeldOutError:
         if self._base is None:
             with adapter_off(self._backbone):
                 self._base = self._measure()
-        return Comparison({self._name: self._base}, {self._name: self._measure()}, self._clusters)
+        self._latest = Comparison({self._name: self._base}, {self._name: self._measure()}, self._clusters)
+        return self._latest
+
+    def latest(self) -> Comparison:
+        """Return the last comparison, for weights that have not moved since; measure where there is none yet."""
+        return self.compare() if self._latest is None else self._latest
 
     def _measure(self) -> NDArray[np.float64]:
         return measure_items(self._error, self._count, distribution=self._distribution, batch=self._batch)

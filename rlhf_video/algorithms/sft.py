@@ -91,7 +91,10 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
     learner = Learner(config, world.backbone, distribution)
 
     def extra(_: Validated, prefix: str) -> Further:
-        return Further() if error is None else Further(error.compare().metrics(prefix=prefix))
+        if error is None:
+            return Further()
+        comparison = error.latest() if prefix == "result" else error.compare()  # the last step was validated
+        return Further(comparison.metrics(prefix=prefix))
 
     hashes = {"data.train": clips.sha256, "data.validation": held_out.sha256 if held_out is not None else None}
     watch = Watch(world, learner, run, extra, files=hashes)
@@ -107,9 +110,8 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
         if is_last or (step + 1) % config.checkpoint.every == 0:
             run.save_checkpoint(step + 1, {**learner.state(), **watch.state()})
     save(config, world, learner.published(), run)
-    final, prompts_name = measure_end(world, learner, run, extra)
-    with learner.ema.swapped():
-        loss = None if error is None else error.compare()
+    final, prompts_name = measure_end(world, learner, run, extra, latest=watch.latest)
+    loss = None if error is None else error.latest()
     outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, loss, buckets))
     run.close()
     return outcome

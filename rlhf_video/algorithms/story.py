@@ -17,7 +17,7 @@ from rlhf_video.lora import LoraConfig, save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
 from rlhf_video.runtime import Run, command_line, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
-from rlhf_video.validation import CurveView, TrainingReport, write_training_report
+from rlhf_video.validation import CurveView, FurtherComparison, TrainingReport, write_training_report
 
 SCALE = 1.0
 """Recommended strength: the loss is minimised at the strength that was trained."""
@@ -41,8 +41,8 @@ class Story:
     """What the two clips of a pair are called."""
     notes: tuple[str, ...] = ()
     """Further lines of the adapter's card."""
-    table: str = ""
-    """A second table, behind that of the comparison with the base."""
+    further: tuple[FurtherComparison, ...] = ()
+    """Comparisons behind that with the base."""
     card: Mapping[str, object] = field(default_factory=dict)
     """Further entries of card.json."""
     lora: LoraConfig | None = None
@@ -68,11 +68,21 @@ def save(
     return folder
 
 
-def measure_end(world: World, learner: Learner, run: Run, extra: Extra) -> tuple[Validated, str]:
-    """Measure the averaged adapter once, on test prompts where there are some; return what, and on which prompts."""
+def measure_end(
+    world: World, learner: Learner, run: Run, extra: Extra, *, latest: Validated | None = None
+) -> tuple[Validated, str]:
+    """Measure the averaged adapter once, on test prompts where there are some; return what, and on which prompts.
+
+    Args:
+        world: The model and the scores.
+        learner: Its average is measured.
+        run: Where numbers go.
+        extra: What only the method measures.
+        latest: Validation of this very average, which stands where there are no test prompts; None measures anew.
+    """
     with learner.ema.swapped():
         test = world.test_validator()
-        final = world.measure(test or world.validator)
+        final = latest if test is None and latest is not None else world.measure(test or world.validator)
         numbers = {"result/scale": SCALE, **final.comparison.metrics(prefix="result"), **extra(final, "result").numbers}
     run.log(numbers, step=world.config.num_steps)
     return final, "unseen test prompts" if test is not None else "validation prompts"
@@ -82,13 +92,15 @@ def tell(
     config: WorldConfig, world: World, watch: Watch, run: Run, final: Validated, prompts_name: str, story: Story
 ) -> Outcome:
     """Write card, grid, report and table; return where they are."""
-    table = final.comparison.table(names=story.sides) + (f"\n\n{story.table}" if story.table else "")
+    tables = [final.comparison.table(names=story.sides)]
+    for part in story.further:
+        tables += [f"{part.lead.removesuffix('.')}:", part.comparison.table(names=part.names)]
     outcome = Outcome(
         adapter=run.directory / "adapter",
         report=run.directory / "report.html",
         grid=run.samples / "grid.png",
         scale=SCALE,
-        table=table,
+        table="\n\n".join(tables),
         alarms=tuple(alarm.name for alarm in watch.alarms),
         prompts_name=prompts_name,
     )
@@ -122,6 +134,8 @@ def _write_report(
         title=f"{story.title} of {Path(config.backbone).name}",
         comparison=final.comparison,
         views=score_views(final.comparison, world.reported.roles),
+        names=story.sides,
+        further=story.further,
         prompts_name=outcome.prompts_name,
         readings=final.readings,
         alarms=tuple(watch.alarms),

@@ -72,6 +72,8 @@ class Watch:
             **files,
         }
         self.alarms: list[Alarm] = []
+        self.latest: Validated | None = None
+        """The last validation of this process, of the weights as they were then."""
 
     def restore_or_start(self) -> int:
         """Load the newest checkpoint; return the first step to take.
@@ -108,7 +110,7 @@ class Watch:
         self._run.log(numbers, step=step)
         for alarm in alarms:
             logger.warning("ALARM at step %d: %s", step + 1, alarm.message)
-        self.alarms = [*self.alarms, *alarms]
+        self.alarms, self.latest = [*self.alarms, *alarms], latest
 
     def state(self) -> dict[str, object]:
         """Return what a checkpoint holds of the watch."""

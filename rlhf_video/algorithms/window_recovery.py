@@ -26,7 +26,7 @@ from torch import Tensor
 from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.draws import dropped_prompts, training_sigmas, trajectory_rows
 from rlhf_video.algorithms.learner import Learner, StepMetrics
-from rlhf_video.algorithms.outcome import Outcome
+from rlhf_video.algorithms.outcome import Outcome, score_views
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_setup import load_suites, open_world
 from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
@@ -43,7 +43,7 @@ from rlhf_video.algorithms.world import World
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
 from rlhf_video.runtime import Distribution, Run, deck_batch, peak_memory
 from rlhf_video.runtime.run import MAY_CHANGE as RUN_MAY_CHANGE
-from rlhf_video.validation import Comparison, CurveView
+from rlhf_video.validation import PSNR, Comparison, CurveView, FurtherComparison, ScoreView
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
         if is_last or (step + 1) % config.checkpoint.every == 0:
             run.save_checkpoint(step + 1, {**learner.state(), **watch.state()})
     save(config, world, learner.published(), run)
-    final, prompts_name = measure_end(world, learner, run, extra)
+    final, prompts_name = measure_end(world, learner, run, extra, latest=watch.latest)
     assert extra.latest is not None
     outcome = tell(config, world, watch, run, final, prompts_name, _story(world, clips, extra.latest))
     run.close()
@@ -162,7 +162,14 @@ def _states(
 
 def _story(world: World, clips: GeneratedClips, recovered: Comparison) -> Story:
     suite = world.suites.train
-    table = recovered.table(names=("windows, no adapter", "windows, adapter"))
+    likeness = ScoreView(key=PSNR, label="PSNR to the dense clip, dB", role="likeness")
+    regained = FurtherComparison(
+        title="What the adapter regains",
+        lead="The same windows without and with the adapter, against the dense clips.",
+        comparison=recovered,
+        views=(likeness, *score_views(recovered, world.reported.roles)),
+        names=("windows, no adapter", "windows, adapter"),
+    )
     return Story(
         method="window_recovery",
         title="Window recovery",
@@ -191,6 +198,6 @@ def _story(world: World, clips: GeneratedClips, recovered: Comparison) -> Story:
         ),
         sides=("dense base", "windows"),
         notes=("The base of the first table is the dense model; the adapter is measured under its windows.",),
-        table=f"The same windows without and with the adapter, against the dense clips:\n\n{table}",
+        further=(regained,),
         card={"recovery": recovered.to_json()},
     )

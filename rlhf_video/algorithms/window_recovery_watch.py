@@ -44,7 +44,8 @@ class RecoveryMeasure:
             prefix: "validation", or "result" on the final prompts.
         """
         dense, student = validated.base_clips, validated.adapter_clips
-        purpose = "test" if prefix == "result" and self._world.suites.test is not None else "validation"
+        is_end = prefix == "result"
+        purpose = "test" if is_end and self._world.suites.test is not None else "validation"
         if purpose not in self._untrained:
             video = self._world.maker.clips(dense.prompts, dense.seeds, purpose, 0.0)
             clips = Clips(video, dense.prompts, dense.seeds)
@@ -52,8 +53,8 @@ class RecoveryMeasure:
         clips, scores = self._untrained[purpose]
         recovered = {**validated.comparison.adapter, **psnr_scores(student, dense)}
         self.latest = Comparison.of(clips, scores, student, recovered)
-        error = self._error.compare().metrics(prefix=prefix)
-        return Further({**self.latest.metrics(prefix=f"{prefix}/recovery"), **error})
+        error = self._error.latest() if is_end else self._error.compare()  # the last step was validated
+        return Further({**self.latest.metrics(prefix=f"{prefix}/recovery"), **error.metrics(prefix=prefix)})
 
 
 def teacher_error(config: SftConfig, world: World, clips: GeneratedClips) -> HeldOutError:

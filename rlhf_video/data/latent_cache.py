@@ -57,13 +57,13 @@ class LatentCache:
         """Return whether a tensor is there (files appear whole or not at all)."""
         return self._file(key).is_file()
 
-    def damage(self, key: str) -> str | None:
-        """Read a tensor that is there and return what is wrong with it; None where nothing is."""
+    def is_whole(self, key: str) -> bool:
+        """Return whether a tensor is there and is what was written; the whole file is read."""
         try:
             self._load(key, None)
-        except DataError as error:
-            return str(error)
-        return None
+        except DataError:
+            return False
+        return True
 
     def write(self, key: str, value: Tensor) -> None:
         """Keep a tensor, with its checksum.

@@ -27,7 +27,7 @@ class ClipSize(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as messages say it."""
-        return f"{self.num_frames} frames of {self.height}x{self.width}"
+        return f"{self.num_frames} frame{'s' * (self.num_frames != 1)} of {self.height}x{self.width}"
 
 
 _BT709 = 1  # the number of BT.709 in H.264's tables of matrices, primaries and transfer curves

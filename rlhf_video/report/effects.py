@@ -29,12 +29,17 @@ class EffectRow:
     """Which direction is coloured as good."""
 
 
-def effect_table(rows: Sequence[EffectRow]) -> Html:
-    """Return the table, rows of one group together in the order given."""
+def effect_table(rows: Sequence[EffectRow], *, names: tuple[str, str] = ("base", "adapter")) -> Html:
+    """Return the table, rows of one group together in the order given.
+
+    Args:
+        rows: One for each score.
+        names: What base and adapter are called.
+    """
     limit = max((_reach(row) for row in rows), default=1.0) * 1.08 or 1.0
     head = (
-        '<th>score</th><th class="num">base</th><th class="num">adapter</th><th class="num">difference</th>'
-        "<th>95% interval, in standard deviations of the base</th>"
+        f'<th>score</th><th class="num">{escape(names[0])}</th><th class="num">{escape(names[1])}</th>'
+        '<th class="num">difference</th><th>95% interval, in standard deviations of the base</th>'
     )
     lines, group = [], None
     for row in rows:

@@ -9,7 +9,7 @@ from rlhf_video.validation.comparison import Comparison
 from rlhf_video.validation.guards import Alarm, GuardReading
 from rlhf_video.validation.sweep import StrengthSweep
 
-Role = Literal["judge", "held-out", "trained", "guard"]
+Role = Literal["judge", "held-out", "trained", "guard", "likeness"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,21 @@ class CurveView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FurtherComparison:
+    """A comparison beside that of base and adapter."""
+
+    title: str
+    """Heading."""
+    lead: str
+    """What is compared, a sentence that ends with a full stop."""
+    comparison: Comparison
+    views: tuple[ScoreView, ...]
+    """Scores to show."""
+    names: tuple[str, str]
+    """What base and adapter of this comparison are called."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingReport:
     """Everything the page shows; what is left empty is left out of the page."""
 
@@ -47,6 +62,10 @@ class TrainingReport:
     """The final comparison."""
     views: tuple[ScoreView, ...]
     """Scores to show, the one that decides the verdict first."""
+    names: tuple[str, str] = ("base", "adapter")
+    """What the two sides of the comparison are called in its table."""
+    further: tuple[FurtherComparison, ...] = ()
+    """Comparisons that are shown behind it."""
     prompts_name: str = "unseen prompts"
     """What the comparison's prompts are, for example "unseen test prompts"."""
     readings: tuple[GuardReading, ...] = ()

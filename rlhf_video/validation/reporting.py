@@ -32,16 +32,25 @@ from rlhf_video.report import (
 from rlhf_video.validation.clips import Clips
 from rlhf_video.validation.comparison import Comparison, ScoreChange
 from rlhf_video.validation.report_charts import training_charts, validation_charts
-from rlhf_video.validation.report_views import CurveView, Role, ScoreView, TrainingReport
+from rlhf_video.validation.report_views import CurveView, FurtherComparison, Role, ScoreView, TrainingReport
 from rlhf_video.validation.sweep import StrengthSweep
 
-__all__ = ["CurveView", "ScoreView", "TrainingReport", "effect_rows", "verdict_sentence", "write_training_report"]
+__all__ = [
+    "CurveView",
+    "FurtherComparison",
+    "ScoreView",
+    "TrainingReport",
+    "effect_rows",
+    "verdict_sentence",
+    "write_training_report",
+]
 
 _GROUPS: dict[Role, str] = {
     "judge": "Judge, never trained on",
     "held-out": "Held-out rewards, never trained on",
     "trained": "Trained rewards",
     "guard": "Guards",
+    "likeness": "Likeness",
 }
 _SHOWN_SIDE = 128  # pixels: smaller clips are enlarged before encoding
 
@@ -59,6 +68,7 @@ def write_training_report(path: str | Path, report: TrainingReport) -> Path:
         "prompts": f"{report.comparison.num_prompts} {report.prompts_name}",
     }
     parts = [header(report.title, verdict, tone=tone, facts={**counted, **report.facts}), _before_after(report)]
+    parts += [_further(part) for part in report.further]
     if report.base_clips is not None and report.adapter_clips is not None:
         parts.append(_clips(report, report.base_clips, report.adapter_clips))
     if report.readings or report.alarms:
@@ -122,12 +132,20 @@ def effect_rows(comparison: Comparison, views: Sequence[ScoreView]) -> list[Effe
 
 
 def _before_after(report: TrainingReport) -> Html:
-    ordered = sorted(report.views, key=lambda view: list(_GROUPS).index(view.role))
     lead = (
         "Each row compares clips of the same prompt and the same noise. Coloured differences have a 95% interval "
         "clear of zero; grey ones may be chance."
     )
-    return section("Before and after", [effect_table(effect_rows(report.comparison, ordered))], lead=lead)
+    return section("Before and after", [_effects(report.comparison, report.views, report.names)], lead=lead)
+
+
+def _further(part: FurtherComparison) -> Html:
+    return section(part.title, [_effects(part.comparison, part.views, part.names)], lead=part.lead)
+
+
+def _effects(comparison: Comparison, views: Sequence[ScoreView], names: tuple[str, str]) -> Html:
+    ordered = sorted(views, key=lambda view: list(_GROUPS).index(view.role))
+    return effect_table(effect_rows(comparison, ordered), names=names)
 
 
 def _clips(report: TrainingReport, base: Clips, adapter: Clips) -> Html:

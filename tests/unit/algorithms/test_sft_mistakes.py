@@ -56,6 +56,8 @@ def command(
         ({"sampling__height": 20}, ["height=20", "multiple of 16"]),
         ({"batch__accumulation": 3}, ["batch.accumulation=3", "batch.global_clips=4"]),
         ({"batch__global_clips": 0}, ["batch.global_clips=0"]),
+        ({"batch__token_budget": 0}, ["batch.token_budget=0"]),
+        ({"data": {}, "recovery": {}, "batch__token_budget": 9}, ["leave batch.token_budget out"]),
         ({"noise_levels__distribution": "normal"}, ["noise_levels.distribution", "logit_normal"]),
         ({"noise_levels__deviation": 0.0}, ["noise_levels.deviation=0.0", "above 0"]),
         ({"prompt_dropout": 1.0}, ["prompt_dropout=1.0", "below 1"]),
@@ -127,13 +129,49 @@ def test_clips_that_changed_since_the_run_was_started(command: Command, tmp_path
     assert "data.train" in command("--resume", num_steps=3)
 
 
-def test_a_damaged_cache_names_its_file(command: Command, tmp_path: Path) -> None:
+def test_damaged_latents_are_encoded_again(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert command() == ""
-    for file in (tmp_path / "run" / "latents").iterdir():
-        file.write_bytes(b"no latents")
-    message = command("--resume", num_steps=3)
-    assert "cannot be read" in message
-    assert "delete the file and resume" in message
+    files = sorted((tmp_path / "run" / "latents").iterdir())
+    before = [file.read_bytes() for file in files]
+    files[0].write_bytes(b"no latents")
+    files[1].write_bytes(before[1][:-1] + bytes([before[1][-1] ^ 1]))  # one bit
+    assert command("--resume", num_steps=3) == ""
+    assert [file.read_bytes() for file in files] == before
+    assert caplog.text.count("are damaged: encoding the clip again") == 2
+
+
+def test_every_missing_unreadable_or_unfit_clip_is_named_at_once(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    (folder / "red.mkv").unlink()
+    (folder / "blue.mkv").unlink()
+    message = command()
+    assert "2 of 4 clips are missing" in message
+    assert "red.mkv" in message
+    assert "blue.mkv" in message
+    for name in ("red", "blue"):
+        (folder / f"{name}.mkv").write_bytes(b"no video")
+    message = command()
+    assert "2 of 4 clips cannot be read" in message
+    assert "red.mkv" in message
+    assert "blue.mkv" in message
+    for name, size in (("red", 16), ("blue", 32)):
+        write_lossless(folder / f"{name}.mkv", torch.zeros(9, 3, size, 16), 8)
+    message = command()
+    for word in ("2 of 4 clips do not fit", "(9, 3, 16, 16)", "(9, 3, 32, 16)", "batch.token_budget"):
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_in_the_clips_are_found_before_a_model_is_loaded(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_: object) -> None:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("rlhf_video.algorithms.sft.open_world", not_yet)
+    write_lossless(tmp_path / "heldout" / "pink.mkv", torch.zeros(9, 3, 16, 16), 8)
+    assert "data.validation: 1 of 2 clips do not fit" in command()
+    assert "batch.token_budget=1 is less than 4 of 4 clips need" in command(batch__token_budget=1)
 
 
 def test_clips_listed_as_json_lines_train_alike(command: Command, sft_recipe: Recipe, tmp_path: Path) -> None:

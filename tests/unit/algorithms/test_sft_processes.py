@@ -1,4 +1,7 @@
-"""train_sft.py on two processes ends with the adapter that one process ends with, for both of its methods."""
+"""train_sft.py on two processes ends with the adapter that one process ends with, for both of its methods.
+
+On clips of mixed sizes too, where the clips of a step cannot be shared equally.
+"""
 
 import json
 import os
@@ -22,7 +25,7 @@ ACCELERATE = (
     *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
     *("--mixed_precision", "no", "--dynamo_backend", "no"),
 )
-KINDS = ("fine-tuning", "recovery")
+KINDS = ("fine-tuning", "recovery", "mixed sizes")
 
 
 @pytest.fixture(scope="module")
@@ -34,29 +37,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = (f"a {colour} {shape} moving left" for colour in ("red", "blue", "green"))
         (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
     entries = []
-    for number in range(5):
-        video = torch.rand(9, 3, 32, 32, generator=torch.Generator().manual_seed(number))
+    for number in range(8):
+        size = (9, 3, 32, 32) if number < 5 else (5, 3, 16, 32)
+        video = torch.rand(size, generator=torch.Generator().manual_seed(number))
         write_lossless(root / f"{number}.mkv", video, 8)
         entries.append({"file": f"{number}.mkv", "prompt": f"a {['red', 'blue', 'green'][number % 3]} circle"})
-    for name, part in (("clips", entries[:3]), ("heldout", entries[3:])):
+    for name, part in (("clips", entries[:3]), ("heldout", entries[3:5]), ("mixed", [*entries[:3], *entries[5:]])):
         (root / f"{name}.json").write_text(json.dumps({"clips": part}))
     return root
 
 
 def train(folder: Path, kind: str, name: str, launcher: tuple[str, ...] = (), **environment: str) -> dict[str, Tensor]:
     prompts = {"validation": str(folder / "validation.txt")}
-    clips = {"train": str(folder / "clips.json"), "validation": str(folder / "heldout.json")}
+    train_list = "mixed.json" if kind == "mixed sizes" else "clips.json"
+    clips = {"train": str(folder / train_list), "validation": str(folder / "heldout.json")}
+    batch = {"token_budget": 24, "accumulation": 2} if kind == "mixed sizes" else {"global_clips": 4, "accumulation": 2}
     config = {
         "backbone": str(folder / "wan"),
         "prompts": prompts | ({"train": str(folder / "train.txt")} if kind == "recovery" else {}),
-        "data": clips if kind == "fine-tuning" else {},
+        "data": {} if kind == "recovery" else clips,
         "recovery": {"anneal_steps": 1, "clips_per_prompt": 3} if kind == "recovery" else None,
         "attention": {"file": str(folder / "plan.json")},
         "rewards": [{"name": "brightness"}],
         "sampling": {"num_frames": 9, "height": 32, "width": 32, "num_steps": 3, "guidance": 2.0},
         "lora": {"rank": 2, "alpha": 2.0},
         "optim": {"learning_rate": 1e-3, "max_grad_norm": 0.01, "epsilon": 1e-6},
-        "batch": {"global_clips": 4, "accumulation": 2},
+        "batch": batch,
         "num_steps": 3,
         "validation": {"every": 2, "batch": 4},
         "output_dir": str(folder / name),

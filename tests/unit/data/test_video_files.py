@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_video.data import encode_mp4, read_video, sha256_file, write_atomic, write_lossless, write_video
+from rlhf_video.data import (
+    ClipSize,
+    encode_mp4,
+    read_video,
+    sha256_file,
+    video_size,
+    write_atomic,
+    write_lossless,
+    write_video,
+)
 from rlhf_video.errors import DataError
 
 
@@ -117,3 +126,20 @@ def test_a_lossless_clip_keeps_every_pixel_and_its_bytes_repeat(tmp_path: Path) 
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
     with pytest.raises(DataError, match=r"must end in \.mkv"):
         write_lossless(tmp_path / "a.mp4", video, 8.0)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+@pytest.mark.parametrize("num_frames", [1, 2, 21])
+def test_the_size_of_a_file_is_that_of_its_pixels(tmp_path: Path, name: str, num_frames: int) -> None:
+    write = write_video if name.endswith("mp4") else write_lossless
+    write(tmp_path / name, torch.rand(num_frames, 3, 16, 24), 8)
+    assert video_size(tmp_path / name) == ClipSize(num_frames, 16, 24)
+    assert read_video(tmp_path / name)[0].shape == (num_frames, 3, 16, 24)
+
+
+def test_the_size_of_a_missing_or_broken_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        video_size(tmp_path / "none.mp4")
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        video_size(tmp_path / "broken.mp4")
