@@ -15,6 +15,7 @@ from rlhf_video.preferences import (
     Label,
     PreferencePair,
     PreferenceStore,
+    audit_pairs,
     refuse_shared_prompts,
     split_by_prompt,
 )
@@ -99,11 +100,11 @@ def load_parts(config: DpoConfig) -> PairParts:
     settings = config.pairs
     store = PreferenceStore(settings.train)
     held = 0.0 if settings.validation is not None else settings.validation_share
-    dealt = split_by_prompt(store.read(), {"validation": held, "train": 1 - held}, seed=config.seed)
+    dealt = split_by_prompt(_audited(store, settings), {"validation": held, "train": 1 - held}, seed=config.seed)
     stores, fields = dict.fromkeys(dealt, store), dict.fromkeys(dealt, "pairs.train")
     if settings.validation is not None:
         stores["validation"], fields["validation"] = PreferenceStore(settings.validation), "pairs.validation"
-        dealt["validation"] = stores["validation"].read()
+        dealt["validation"] = _audited(stores["validation"], settings)
     elif held == 0:
         del dealt["validation"]
     refuse_shared_prompts(dealt)
@@ -112,11 +113,21 @@ def load_parts(config: DpoConfig) -> PairParts:
         parts[name] = label_pairs(pairs, stores[name], settings, field=fields[name])
         _check_says_something(parts[name], name, len(pairs), settings)
         logger.info("%s: %d of %d pairs; left out: %s", name, len(parts[name]), len(pairs), dict(parts[name].dropped))
-    for name, part in parts.items():
-        kept = {clip.sha256 for pair in part.pairs for clip in pair.clips}
-        used = [pair for pair in dealt[name] if all(clip.sha256 in kept for clip in pair.clips)]
-        stores[name].check_clips(used, hashes=settings.check_hashes)
     return PairParts(parts["train"], parts.get("validation"))
+
+
+def _audited(store: PreferenceStore, settings: DpoPairsConfig) -> tuple[PreferencePair, ...]:
+    """Return the pairs of a file, with its warnings logged.
+
+    Raises:
+        DataError: Names every defect of the file and its clips.
+    """
+    pairs = store.read()
+    audit = audit_pairs(pairs, store, questions=(settings.question,), decode=False, hashes=settings.check_hashes)
+    audit.refuse_errors()
+    if audit.warnings:
+        logger.warning("%s", audit.message(only="warning"))
+    return pairs
 
 
 def label_pairs(

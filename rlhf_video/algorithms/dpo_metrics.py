@@ -77,20 +77,28 @@ class Table:
         terms = dpo_loss(
             self.policy, self.reference, preference=self.preference, sigma=self.sigma, config=config, beta=beta
         )
+        margin = torch.where(self.preference < 0.5, -terms.margin, terms.margin)
         unsaid = self.preference.isnan()
-        flips = self.preference < 0.5
-        nothing = torch.full_like(terms.margin, torch.nan)
-        margin = torch.where(flips, -terms.margin, terms.margin)
-        preferred = torch.where(flips, terms.rejected_gain, terms.chosen_gain)
-        other = torch.where(flips, terms.chosen_gain, terms.rejected_gain)
+        margin = margin.masked_fill(unsaid, torch.nan)
+        preferred, other = self.by_preference(PairErrors(terms.chosen_gain, terms.rejected_gain))
         is_right = (margin > 0).float() + 0.5 * (margin == 0)
         return Terms(
             loss=terms.loss,
-            margin=torch.where(unsaid, nothing, margin),
-            preferred_gain=torch.where(unsaid, nothing, preferred),
-            other_gain=torch.where(unsaid, nothing, other),
-            is_right=torch.where(unsaid | (self.preference == 0.5), nothing, is_right),
+            margin=margin,
+            preferred_gain=preferred,
+            other_gain=other,
+            is_right=is_right.masked_fill(unsaid | (self.preference == 0.5), torch.nan),
         )
+
+    def by_preference(self, values: PairErrors) -> tuple[Tensor, Tensor]:
+        """Return numbers of both members as those of the preferred clip and of the other, NaN where nobody said.
+
+        In a segment the chosen clip of a pair may be the worse one.
+        """
+        flips, unsaid = self.preference < 0.5, self.preference.isnan()
+        preferred = torch.where(flips, values.rejected, values.chosen)
+        other = torch.where(flips, values.chosen, values.rejected)
+        return preferred.masked_fill(unsaid, torch.nan), other.masked_fill(unsaid, torch.nan)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_metrics import NUM_BINS
 from rlhf_video.algorithms.dpo_setup import Trained
-from rlhf_video.algorithms.dpo_watch import HeldOutReading
+from rlhf_video.algorithms.dpo_watch import OTHER_ERROR, PREFERRED_ERROR, HeldOutReading
 from rlhf_video.algorithms.story import Story
 from rlhf_video.data import sha256_file
 from rlhf_video.lora import LoraConfig
-from rlhf_video.report.markdown import markdown_table
-from rlhf_video.validation import CurveView
+from rlhf_video.validation import CurveView, FurtherComparison, ScoreView
 
 _REFERENCES = {
     "adapter_off": "the base",
@@ -51,7 +50,7 @@ def dpo_story(config: DpoConfig, trained: Trained, reading: HeldOutReading | Non
         curves=_curves(),
         sides=("start", "adapter") if config.reference.kind == "merged" else ("base", "adapter"),
         notes=tuple(notes),
-        table="" if reading is None else _table(reading),
+        further=() if reading is None else (_held_out(reading),),
         card={
             "pairs": {
                 "file_sha256": file_sha256,
@@ -66,16 +65,18 @@ def dpo_story(config: DpoConfig, trained: Trained, reading: HeldOutReading | Non
     )
 
 
-def _table(reading: HeldOutReading) -> str:
-    rows = [
-        ("implicit accuracy", reading.accuracy),
-        ("margin", reading.margin),
-        ("gain on preferred clips", reading.chosen_gain),
-        ("gain on the others", reading.rejected_gain),
-    ]
-    cells = [(name, f"{i.mean:.4g}", f"[{i.low:.4g}, {i.high:.4g}]") for name, i in rows]
-    heading = f"{reading.accuracy.num_items} held-out pairs, errors of the reference minus errors of the adapter:"
-    return f"{heading}\n\n{markdown_table(('held-out pairs', 'mean', '95% interval'), cells, align='lrr')}"
+def _held_out(reading: HeldOutReading) -> FurtherComparison:
+    accuracy = reading.accuracy
+    return FurtherComparison(
+        title="Held-out pairs",
+        lead=f"{accuracy.num_items} held-out pairs of {accuracy.num_clusters} prompts: implicit accuracy "
+        f"{accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]; prediction errors at the same noise.",
+        comparison=reading.errors,
+        views=tuple(
+            ScoreView(key=key, label=key, role="held-out", better="neither") for key in (PREFERRED_ERROR, OTHER_ERROR)
+        ),
+        names=("reference", "adapter"),
+    )
 
 
 def _curves() -> tuple[CurveView, ...]:

@@ -21,7 +21,10 @@ from rlhf_video.algorithms.held_out_error import measure_items
 from rlhf_video.algorithms.watch import Further
 from rlhf_video.algorithms.world import Validated, World
 from rlhf_video.stats import Interval, bootstrap_mean
-from rlhf_video.validation import Alarm
+from rlhf_video.validation import Alarm, Comparison, Scores
+
+PREFERRED_ERROR, OTHER_ERROR = "error on preferred clips", "error on the others"
+"""Names in tables."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class HeldOutReading:
     rejected_gain: Interval
     loss: float
     bins: dict[str, float]
+    errors: Comparison
+    """Mean error on each pair's preferred and other clip: the reference as base, the model as adapter."""
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Return flat numbers for `Run.log`; infinite ends (a single prompt) are left out."""
@@ -145,7 +150,17 @@ class HeldOutPairs:
             rejected_gain=bootstrap_mean(other, self._clusters),
             loss=float(terms.loss.double().mean()),
             bins=margin_bins(terms.margin, table.sigma, prefix="dpo"),
+            errors=self._errors(table, draws),
         )
+
+    def _errors(self, table: Table, draws: int) -> Comparison:
+        base: Scores = {}
+        adapter: Scores = {}
+        for sides, errors in ((base, table.reference), (adapter, table.policy)):
+            for name, values in zip((PREFERRED_ERROR, OTHER_ERROR), table.by_preference(errors), strict=True):
+                by_pair = values.view(-1, draws * values.shape[-1]).double()
+                sides[name] = by_pair.nanmean(dim=1).numpy()
+        return Comparison(base, adapter, self._clusters)
 
 
 class DpoMeasure:

@@ -43,3 +43,28 @@ def test_a_run_prefers_what_is_preferred_and_writes_what_it_promises(dpo_recipe:
     assert card["method"] == "dpo"
     assert "Implicit accuracy on 4 held-out pairs" in (outcome.adapter / "README.md").read_text()
     assert "Implicit accuracy" in outcome.report.read_text()
+
+
+def test_a_finished_run_is_not_measured_again(
+    dpo_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_again(*_: object) -> None:
+        raise AssertionError("a finished run loads no model")
+
+    first = run(dpo_recipe, tmp_path / "a")
+    monkeypatch.setattr("rlhf_video.algorithms.dpo.open_run", not_again)
+    assert run(dpo_recipe, tmp_path / "a", resume=True) == first
+
+
+@pytest.mark.parametrize("beta", [5.0, None], ids=["fixed beta", "auto-beta"])
+def test_resuming_is_bit_equal_to_a_straight_run(dpo_recipe: Recipe, tmp_path: Path, beta: float | None) -> None:
+    dpo_recipe["loss"] = {"beta": beta, "auto_beta": {"start": 5.0, "warmup": 1}}
+    run(dpo_recipe, tmp_path / "straight", num_steps=4, checkpoint__every=2)
+    run(dpo_recipe, tmp_path / "resumed", num_steps=2, checkpoint__every=2)
+    run(dpo_recipe, tmp_path / "resumed", num_steps=4, checkpoint__every=2, resume=True)
+    assert is_trained(adapter_of(tmp_path / "straight"))
+    assert same_checkpoint(tmp_path / "straight", tmp_path / "resumed", 4)
+    trained = [
+        [line for line in timeless_metrics(tmp_path / name) if "loss/dpo" in line] for name in ("straight", "resumed")
+    ]
+    assert trained[0] == trained[1]
