@@ -9,6 +9,8 @@ from rlhf_video.data import sha256_file
 from rlhf_video.lora import LoraConfig
 from rlhf_video.validation import CurveView, FurtherComparison, ScoreView
 
+STEM = "dpo"
+"""What this method's metrics begin with."""
 _REFERENCES = {
     "adapter_off": "the base",
     "adapter": "the base with a frozen adapter",
@@ -80,8 +82,8 @@ def _held_out(reading: HeldOutReading) -> FurtherComparison:
 
 
 def _curves() -> tuple[CurveView, ...]:
-    bins = {f"noise {i / NUM_BINS:g} to {(i + 1) / NUM_BINS:g}": f"dpo/margin_bin/{i + 1}" for i in range(NUM_BINS)}
-    held_out = "validation/dpo"
+    bins = {f"noise {i / NUM_BINS:g} to {(i + 1) / NUM_BINS:g}": f"{STEM}/margin_bin/{i + 1}" for i in range(NUM_BINS)}
+    held_out = f"validation/{STEM}"
     return (
         CurveView(title="Training loss", y_label="loss", metrics={"training": "loss/dpo"}),
         CurveView(

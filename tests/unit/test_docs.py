@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlhf_video.algorithms.dpo import train as train_dpo
+from rlhf_video.algorithms.dpo_config import DpoConfig, DpoPairsConfig, DpoPromptsConfig, PreferenceBatchConfig
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
 from rlhf_video.algorithms.reward_bp import train
@@ -39,12 +41,12 @@ from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings.building import to_plain
 from rlhf_video.settings.schema import REQUIRED, walk_fields
 from rlhf_video.testing import tiny_wan_pipeline
-from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_pairs
+from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_clip_pairs, tiny_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGING_ROOMS = ("algorithms", "validation", "runtime")
 FAMILIES = (
-    "batch|preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
+    "batch|dpo|preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
 )
 KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
 AS_REWARDS = ("held_out.N.", "judge.")
@@ -163,7 +165,30 @@ def test_every_key_of_a_real_sft_run_is_documented(tmp_path: Path, recovers: boo
     assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
 
 
-@pytest.mark.parametrize("schema", [RewardBpConfig, RewardModelConfig, SftConfig])
+def test_every_key_of_a_real_dpo_run_is_documented(tmp_path: Path) -> None:
+    for split, shape in (("validation", "square"), ("test", "star")):
+        (tmp_path / f"{split}.txt").write_text(f"a red {shape} moving left\na blue {shape} moving left\n")
+    tiny_clip_pairs(tmp_path / "train.jsonl", ["a red circle moving left", "a blue circle moving left"])
+    tiny_clip_pairs(tmp_path / "heldout.jsonl", ["a red triangle moving left", "a blue triangle moving left"])
+    config = DpoConfig(
+        backbone=str(tiny_wan_pipeline(tmp_path / "wan")),
+        prompts=DpoPromptsConfig(validation=tmp_path / "validation.txt", test=tmp_path / "test.txt"),
+        pairs=DpoPairsConfig(train=tmp_path / "train.jsonl", validation=tmp_path / "heldout.jsonl"),
+        rewards=(RewardTermConfig(name="brightness"),),
+        judge=RewardTermConfig(name="frame_difference", label="judge"),
+        sampling=SamplingConfig(num_frames=5, height=16, width=16, num_steps=2, guidance=2.0),
+        lora=LoraConfig(rank=2, alpha=2.0),
+        batch=PreferenceBatchConfig(token_budget=100),
+        num_steps=1,
+        output_dir=tmp_path / "run",
+    )
+    train_dpo(config, accelerator=create_accelerator())
+    keys = {key for line in read_metrics(tmp_path / "run") for key in line}
+    assert {"dpo/margin", "batch/pairs", "validation/dpo/accuracy_low", "result/dpo/accuracy"} <= keys
+    assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
+
+
+@pytest.mark.parametrize("schema", [RewardBpConfig, RewardModelConfig, SftConfig, DpoConfig])
 def test_every_default_has_its_row_with_its_source(schema: type) -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## `{schema.__name__}`\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)

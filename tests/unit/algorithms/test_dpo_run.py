@@ -12,9 +12,7 @@ from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.runtime import create_accelerator, read_metrics
 from rlhf_video.settings import load_config
-from rlhf_video.testing.runs import (
-    write_config,
-)
+from rlhf_video.testing.runs import adapter_of, is_trained, same_checkpoint, timeless_metrics, write_config
 
 Recipe = dict[str, Any]
 
