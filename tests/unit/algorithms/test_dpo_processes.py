@@ -67,9 +67,7 @@ def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None
     changes: dict[str, dict[str, object]] = {
         "joint": {},
         "two_pass, cached": {"passes": "two_pass", "reference": {"fixed_draws": 4, "cache": str(folder / "kept")}},
-        "token budget": {
-            "batch": {"token_budget": 24}
-        },  # three pairs of 2 clips x 2 draws x 2 tokens: one is filled up
+        "token budget": {"batch": {"token_budget": 24}},  # three pairs of 8 tokens: one place is filled up
     }
     name = kind.replace(", ", "-").replace(" ", "-")
     single = train(folder, f"{name}-single", changes=changes[kind])

@@ -147,7 +147,7 @@ def test_a_reference_kept_on_disk_is_the_computed_one(dpo_recipe: Recipe, tmp_pa
 
 
 def test_a_reference_kept_on_disk_is_the_computed_one_up_to_rounding(dpo_recipe: Recipe, tmp_path: Path) -> None:
-    dpo_recipe["reference"] = {"fixed_draws": 4}
+    dpo_recipe |= {"reference": {"fixed_draws": 4}, "num_steps": 6}  # every pair is visited twice, at other draws
     plain = steps(dpo_recipe, tmp_path / "plain")
     cached = steps(dpo_recipe, tmp_path / "cached", reference__cache=str(tmp_path / "kept"))
     rows = plain.trained.rows([(0, 0), (5, 1), (2, 7)])
