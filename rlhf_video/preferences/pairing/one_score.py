@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf_video.preferences.pair import PreferencePair
@@ -70,17 +70,8 @@ def best_worst(clips: Sequence[ScoredClip], config: BestWorstConfig, *, source: 
         ConfigError: No clip has the score.
     """
     groups, unused = usable_by_prompt(clips, [config.score])
-    dropped: Counter[str] = Counter()
-    pairs: list[PreferencePair] = []
-    for group in groups.values():
-        best, worst = extremes(group, lambda scored: scored.scores[config.score])
-        unused[NEITHER] += len(group) - 2
-        margin = best.scores[config.score] - worst.scores[config.score]
-        reason = refused_margin(margin, config.min_margin)
-        if reason:
-            dropped[reason] += 1
-        else:
-            pairs.append(make_pair(best, worst, margin=margin, source=source))
+    unused[NEITHER] = sum(len(group) - 2 for group in groups.values())
+    pairs, dropped = _compared(groups.values(), config.score, config.min_margin, source)
     return pairing_of(pairs, dropped, unused)
 
 
@@ -99,21 +90,35 @@ def all_pairs(clips: Sequence[ScoredClip], config: AllPairsConfig, *, source: st
         ConfigError: No clip has the score.
     """
     groups, unused = usable_by_prompt(clips, [config.score])
-    dropped: Counter[str] = Counter()
-    pairs: list[PreferencePair] = []
-    for first, second in itertools.chain.from_iterable(itertools.combinations(g, 2) for g in groups.values()):
-        best, worst = extremes((first, second), lambda scored: scored.scores[config.score])
-        margin = best.scores[config.score] - worst.scores[config.score]
-        reason = refused_margin(margin, config.min_margin)
-        if reason:
-            dropped[reason] += 1
-        else:
-            pairs.append(make_pair(best, worst, margin=margin, source=source))
+    every_two = itertools.chain.from_iterable(itertools.combinations(group, 2) for group in groups.values())
+    pairs, dropped = _compared(every_two, config.score, config.min_margin, source)
     pairs, dropped[OVER_CAP] = cap_per_prompt(pairs, config.max_pairs_per_prompt)
     return pairing_of(pairs, dropped, unused)
 
 
-def extremes(group: Sequence[ScoredClip], value: Callable[[ScoredClip], float]) -> tuple[ScoredClip, ScoredClip]:
-    """Return the best and the worst of at least two clips; equal values stand in the order of their SHA-256."""
-    ordered = sorted(group, key=lambda scored: (-value(scored), scored.clip.sha256))
+def extremes(group: Sequence[ScoredClip], values: Mapping[str, float]) -> tuple[ScoredClip, ScoredClip]:
+    """Return the best and the worst of at least two clips; equal values stand in the order of their SHA-256.
+
+    Args:
+        group: Clips of one prompt.
+        values: Value by SHA-256, higher is better.
+    """
+    ordered = sorted(group, key=lambda scored: (-values[scored.clip.sha256], scored.clip.sha256))
     return ordered[0], ordered[-1]
+
+
+def _compared(
+    groups: Iterable[Sequence[ScoredClip]], score: str, min_margin: float, source: str
+) -> tuple[list[PreferencePair], Counter[str]]:
+    """Compare the best with the worst of every group; return the pairs, and why others are none."""
+    dropped: Counter[str] = Counter()
+    pairs: list[PreferencePair] = []
+    for group in groups:
+        best, worst = extremes(group, {scored.clip.sha256: scored.scores[score] for scored in group})
+        margin = best.scores[score] - worst.scores[score]
+        reason = refused_margin(margin, min_margin)
+        if reason:
+            dropped[reason] += 1
+        else:
+            pairs.append(make_pair(best, worst, margin=margin, source=source))
+    return pairs, dropped

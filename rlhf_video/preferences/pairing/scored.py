@@ -105,7 +105,7 @@ def make_pair(
         labels: Further questions; "A" stands for `best` and is turned where `best` becomes B.
     """
     turned = best.clip.sha256 > worst.clip.sha256
-    asked: dict[str, Label] = {OVERALL: "A", **(labels or {})}
+    asked: dict[str, Label] = {**(labels or {}), OVERALL: "A"}
     return PreferencePair(
         prompt=best.prompt,
         a=worst.clip if turned else best.clip,
@@ -118,7 +118,9 @@ def make_pair(
 
 def swapped(label: Label) -> Label:
     """Return the label after A and B changed places."""
-    return {"A": "B", "B": "A"}.get(label, label)  # type: ignore[return-value]
+    if label == "A":
+        return "B"
+    return "A" if label == "B" else label
 
 
 def refused_margin(margin: float, least: float) -> str | None:

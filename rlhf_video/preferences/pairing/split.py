@@ -69,7 +69,7 @@ def remove_leaks(pairing: Pairing, suites: Mapping[str, PromptSuite], policy: Li
         prompts = sorted({pair.prompt for pair in leaking})
         shown = "; ".join(f"'{prompt}' (in {owner[prompt_key(prompt)]})" for prompt in prompts[:_SHOWN])
         raise DataError(
-            f"{len(leaking)} of {len(pairing.pairs)} pairs have prompts of the evaluation suites, {len(prompts)} in all: "
+            f"{len(leaking)} of {len(pairing.pairs)} pairs have prompts of an evaluation suite ({len(prompts)}): "
             f"{shown}. Results on trained prompts prove nothing: set leaks=drop, or generate from other prompts."
         )
     dropped = dict(pairing.dropped)
