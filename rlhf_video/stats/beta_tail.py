@@ -12,7 +12,7 @@ def beta_above(a: float, b: float, x: float = 0.5) -> float:
     """Return P(p > x) for p ~ Beta(a, b).
 
     One minus the regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22, evaluated
-    with Lentz's method) on the side where it converges fast. Relative error below 1e-12 for counts up to 1e5.
+    with Lentz's method) on the side where it converges fast. Absolute error below 1e-11 for shapes up to 1e4.
 
     Args:
         a: First shape, > 0: wins plus what the prior adds.

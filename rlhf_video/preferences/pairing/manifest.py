@@ -59,11 +59,15 @@ def write_pairs(
         The files and the counts.
 
     Raises:
-        DataError: A pair leaks, a part is empty, or the folder holds other pairs already; nothing is written then.
+        DataError: No pair is left, a pair leaks, a part is empty, or the folder holds other pairs already; nothing is
+            written then.
         OSError: The disk is full.
     """
     folder, split, suites = Path(folder), split or SplitConfig(), evaluation or {}
     pairing = remove_leaks(pairing, suites, split.leaks)
+    if not pairing.pairs:
+        why = "; ".join(f"{count}: {reason}" for reason, count in (*pairing.dropped.items(), *pairing.unused.items()))
+        raise DataError(f"No pair is left to write ({why or 'nothing was compared'}): loosen the rule {rule}.")
     parts = split_pairs(pairing.pairs, split)
     contents = {f"{name}.jsonl": _lines(part) for name, part in parts.items()}
     manifest = {

@@ -23,7 +23,7 @@ def normalised(values: NDArray[np.float64], kind: Normalisation) -> NDArray[np.f
     """
     if kind == "none":
         return values
-    if np.ptp(values) == 0.0:
+    if len(values) == 0 or np.ptp(values) == 0.0:
         return np.zeros_like(values)
     if kind == "min_max":
         return (values - values.min()) / np.ptp(values)

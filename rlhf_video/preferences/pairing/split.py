@@ -67,10 +67,10 @@ def remove_leaks(pairing: Pairing, suites: Mapping[str, PromptSuite], policy: Li
     leaking = [pair for pair in pairing.pairs if prompt_key(pair.prompt) in owner]
     if leaking and policy == "error":
         prompts = sorted({pair.prompt for pair in leaking})
+        counts = f"{len(leaking)} of {len(pairing.pairs)} pairs have {len(prompts)} prompts of an evaluation suite"
         shown = "; ".join(f"'{prompt}' (in {owner[prompt_key(prompt)]})" for prompt in prompts[:_SHOWN])
         raise DataError(
-            f"{len(leaking)} of {len(pairing.pairs)} pairs have prompts of an evaluation suite ({len(prompts)}): "
-            f"{shown}. Results on trained prompts prove nothing: set leaks=drop, or generate from other prompts."
+            f"{counts}: {shown}. Results on trained prompts prove nothing: set leaks=drop, or generate from other prompts."
         )
     dropped = dict(pairing.dropped)
     for pair in leaking:

@@ -109,7 +109,7 @@ class VoteCount:
         return max(above, 1.0 - above)
 
     def plus(self, pair: PreferencePair, question: str) -> "VoteCount":
-        """Return the count with one more record; without an answer to the question, or with weight 0, it changes nothing."""
+        """Return the count with one more record; one without an answer, or of weight 0, changes nothing."""
         answered = pair.weight > 0.0 and (question in pair.soft or question in pair.labels)
         votes = (pair.num_votes or 1) if answered else 0
         weight = votes * pair.weight
