@@ -35,6 +35,11 @@ class ParetoConfig:
     max_pairs_per_prompt: int | None = None
     """The pairs of largest margin that a prompt keeps, None for all (ours; see AllPairsConfig)."""
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Return the scores that every clip needs."""
+        return tuple(sorted(self.tolerances))
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not self.tolerances:
@@ -62,7 +67,7 @@ def pareto(clips: Sequence[ScoredClip], config: ParetoConfig, *, source: str = "
         DataError: There is no clip.
         ConfigError: No clip has one of the scores.
     """
-    names = sorted(config.tolerances)
+    names = config.score_names
     groups, unused = usable_by_prompt(clips, names)
     scales = normalised_scores(groups, names, "min_max")
     dropped: Counter[str] = Counter()

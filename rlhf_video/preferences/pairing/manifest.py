@@ -70,22 +70,12 @@ def write_pairs(
         raise DataError(f"No pair is left to write ({why or 'nothing was compared'}): loosen the rule {rule}.")
     parts = split_pairs(pairing.pairs, split)
     contents = {f"{name}.jsonl": _lines(part) for name, part in parts.items()}
-    manifest = {
-        "version": MANIFEST_VERSION,
+    manifest = _counts(pairing) | {
         "rule": rule,
         "settings": to_plain(settings),
         "split": to_plain(split),
-        "comparisons": {
-            "considered": pairing.num_comparisons,
-            "kept": len(pairing.pairs),
-            "dropped": dict(pairing.dropped),
-        },
-        "unused_inputs": dict(pairing.unused),
-        "evaluation": {
-            name: {"version": suite.version, "num_prompts": len(suite), "sha256": suite.sha256}
-            for name, suite in sorted(suites.items())
-        },
         "sources": dict(sorted((sources or {}).items())),
+        "evaluation": {name: _identity(suites[name]) for name in sorted(suites)},
         "parts": {name: _summary(part, contents[f"{name}.jsonl"]) for name, part in parts.items()},
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -94,6 +84,23 @@ def write_pairs(
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return WrittenPairs({name: folder / f"{name}.jsonl" for name in parts}, folder / "manifest.json", pairing)
+
+
+def _counts(pairing: Pairing) -> dict[str, object]:
+    """Return the format's version and what became of every comparison and input."""
+    return {
+        "version": MANIFEST_VERSION,
+        "comparisons": {
+            "considered": pairing.num_comparisons,
+            "kept": len(pairing.pairs),
+            "dropped": dict(pairing.dropped),
+        },
+        "unused_inputs": dict(pairing.unused),
+    }
+
+
+def _identity(suite: PromptSuite) -> dict[str, object]:
+    return {"version": suite.version, "num_prompts": len(suite), "sha256": suite.sha256}
 
 
 def _lines(pairs: Sequence[PreferencePair]) -> bytes:

@@ -30,6 +30,11 @@ class BestWorstConfig:
     min_margin: float = 0.0
     """Least difference of the two scores, >= 0, in the unit of the score. 0 (ours): only equal scores are dropped."""
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Return the scores that every clip needs."""
+        return (self.score,)
+
     def __post_init__(self) -> None:
         """Check the range."""
         check_range("min_margin", self.min_margin, least=0.0)
@@ -46,6 +51,11 @@ class AllPairsConfig:
     max_pairs_per_prompt: int | None = None
     """The pairs of largest margin that a prompt keeps, None for all. N clips make N (N - 1) / 2 pairs, which are not
     independent: without a cap the prompts with most clips decide (ours)."""
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Return the scores that every clip needs."""
+        return (self.score,)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -69,7 +79,7 @@ def best_worst(clips: Sequence[ScoredClip], config: BestWorstConfig, *, source: 
         DataError: There is no clip.
         ConfigError: No clip has the score.
     """
-    groups, unused = usable_by_prompt(clips, [config.score])
+    groups, unused = usable_by_prompt(clips, config.score_names)
     unused[NEITHER] = sum(len(group) - 2 for group in groups.values())
     pairs, dropped = _compared(groups.values(), config.score, config.min_margin, source)
     return pairing_of(pairs, dropped, unused)
@@ -89,7 +99,7 @@ def all_pairs(clips: Sequence[ScoredClip], config: AllPairsConfig, *, source: st
         DataError: There is no clip.
         ConfigError: No clip has the score.
     """
-    groups, unused = usable_by_prompt(clips, [config.score])
+    groups, unused = usable_by_prompt(clips, config.score_names)
     every_two = itertools.chain.from_iterable(itertools.combinations(group, 2) for group in groups.values())
     pairs, dropped = _compared(every_two, config.score, config.min_margin, source)
     pairs, dropped[OVER_CAP] = cap_per_prompt(pairs, config.max_pairs_per_prompt)

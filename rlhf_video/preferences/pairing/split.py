@@ -70,7 +70,7 @@ def remove_leaks(pairing: Pairing, suites: Mapping[str, PromptSuite], policy: Li
         counts = f"{len(leaking)} of {len(pairing.pairs)} pairs have {len(prompts)} prompts of an evaluation suite"
         shown = "; ".join(f"'{prompt}' (in {owner[prompt_key(prompt)]})" for prompt in prompts[:_SHOWN])
         raise DataError(
-            f"{counts}: {shown}. Results on trained prompts prove nothing: set leaks=drop, or generate from other prompts."
+            f"{counts}: {shown}. Results on trained prompts prove nothing: set leaks=drop, or generate others."
         )
     dropped = dict(pairing.dropped)
     for pair in leaking:

@@ -49,6 +49,11 @@ class OmniScoreConfig:
     reweighting: ReweightingConfig | None = None
     """How much more rare pairs count; None (VideoDPO's released setting): every pair has weight 1."""
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Return the scores that every clip needs."""
+        return tuple(sorted({*self.weights, *self.veto}))
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, weight in self.weights.items():
@@ -76,7 +81,7 @@ def omniscore(clips: Sequence[ScoredClip], config: OmniScoreConfig, *, source: s
         DataError: There is no clip.
         ConfigError: No clip has one of the scores.
     """
-    names = sorted({*config.weights, *config.veto})
+    names = config.score_names
     groups, unused = usable_by_prompt(clips, names)
     scales = normalised_scores(groups, names, config.normalisation)
     dropped: Counter[str] = Counter()
