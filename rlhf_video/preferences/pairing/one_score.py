@@ -1,4 +1,4 @@
-"""Pairs by a single score: best against worst of N (Diffusion-DPO practice), or every two clips that differ enough."""
+"""Pairs by a single score: best against worst of N (as VideoDPO, arXiv:2412.14167), or every two that differ enough."""
 
 import itertools
 from collections import Counter

@@ -8,7 +8,7 @@ With the scores s of all compared clips in `num_bins` bins of equal width from t
 
 beta is "the approximate probability of the most frequent sample" in the paper; here the largest P among the pairs,
 so the most common kind of pair has weight 1 and no pair less. The paper's released code has beta = 0.72 and ships with
-alpha = 0 (off); neither the bins nor alpha are given there. `histogram="margins"` is the reading that the paper's
+alpha = 0 (off) and without the bins. `histogram="margins"` is the reading that the paper's
 prose suggests, "higher weights for clearer distinctions": P is the share of the pairs in the bin of
 s_chosen - s_rejected. It favours large margins only where they are rare.
 """
@@ -31,7 +31,7 @@ class ReweightingConfig:
     histogram: Literal["clips", "margins"] = "clips"
     """Of what: the scores of all clips (equation 3 of VideoDPO, arXiv:2412.14167), or the margins of the pairs."""
     num_bins: int = 20
-    """Bins of equal width. 20 is ours: the paper does not say."""
+    """Bins of equal width. 20 is ours: the released code has none."""
     beta: float | None = None
     """Probability that has weight 1, in (0, 1]; None: of the most common kind of pair. Released code: 0.72."""
     max_weight: float = 10.0
