@@ -145,9 +145,18 @@ def bootstrap_statistic(
     return Interval(whole, min(float(low), whole), max(float(high), whole), len(index), num_clusters)
 
 
-def _check_draws(num_resamples: int, level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse what is no confidence level.
+
+    Raises:
+        DataError: The level is not in (0, 1).
+    """
     if not 0.0 < level < 1.0:
         raise DataError(f"level={level} is not a confidence level: use a number between 0 and 1, for example 0.95.")
+
+
+def _check_draws(num_resamples: int, level: float) -> None:
+    check_level(level)
     if num_resamples < 1:
         raise DataError(f"num_resamples={num_resamples} draws nothing: use 1,000 or more.")
 
