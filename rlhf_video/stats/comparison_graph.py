@@ -117,8 +117,7 @@ def is_separated_by_ties(wins: NDArray[np.float64], ties: NDArray[np.float64]) -
 
 
 def _components(wins: NDArray[np.float64], ties: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    met = (wins > 0) | (wins.T > 0) | (ties > 0)
-    return dominance_groups(met, np.zeros_like(wins))
+    return dominance_groups(wins + wins.T, ties)
 
 
 def _reach(arrows: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -45,11 +45,9 @@ class Comparisons:
             raise DataError(f"systems={self.systems} must be two or more different names: there is nothing to rank.")
         if num_rows == 0:
             raise DataError("There is no comparison to rank by: every one was dropped or none was given.")
-        columns = {"first": self.first, "second": self.second, "outcome": self.outcome, "weight": self.weight}
-        columns |= {"prompt": self.prompt} if self.prompt is not None else {}
-        columns |= {"rater": self.rater} if self.rater is not None else {}
-        if any(column.shape != (num_rows,) for column in columns.values()):
-            shapes = ", ".join(f"{name} {column.shape}" for name, column in columns.items())
+        columns = (self.first, self.second, self.outcome, self.weight, self.prompt, self.rater)
+        shapes = [column.shape for column in columns if column is not None]
+        if any(shape != (num_rows,) for shape in shapes):
             raise DataError(f"The columns of the comparisons must all be ({num_rows},), got {shapes}.")
         players = np.concatenate((self.first, self.second))
         if players.min() < 0 or players.max() >= num_systems:
@@ -136,16 +134,31 @@ class Comparisons:
         index: NDArray[np.intp] = np.unique(labels, return_inverse=True)[1]
         return index
 
-    def tally(self, weight: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the weight of wins of row over column and of ties between them, each (m, m); ties are symmetric.
+    def tally(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the weights of wins and of ties as `tally_outcomes` does."""
+        return tally_outcomes(self.first, self.second, self.outcome, self.weight, num_systems=len(self.systems))
 
-        Args:
-            weight: Shape (n,); None for the table's own.
-        """
-        rows = self.weight if weight is None else weight
-        wins, ties = np.zeros((2, len(self.systems), len(self.systems)))
-        a_won, b_won, tied = self.outcome == 1, self.outcome == -1, self.outcome == 0
-        np.add.at(wins, (self.first[a_won], self.second[a_won]), rows[a_won])
-        np.add.at(wins, (self.second[b_won], self.first[b_won]), rows[b_won])
-        np.add.at(ties, (self.first[tied], self.second[tied]), rows[tied])
-        return wins, ties + ties.T
+
+def tally_outcomes(
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    outcome: NDArray[np.int8],
+    weight: NDArray[np.float64],
+    *,
+    num_systems: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the weight of wins of row over column and of ties between them, each (m, m); ties are symmetric.
+
+    Args:
+        first: Index of A, shape (n,).
+        second: Index of B, shape (n,).
+        outcome: 1, 0 or -1, shape (n,).
+        weight: Shape (n,).
+        num_systems: m.
+    """
+    wins, ties = np.zeros((2, num_systems, num_systems))
+    a_won, b_won, tied = outcome == 1, outcome == -1, outcome == 0
+    np.add.at(wins, (first[a_won], second[a_won]), weight[a_won])
+    np.add.at(wins, (second[b_won], first[b_won]), weight[b_won])
+    np.add.at(ties, (first[tied], second[tied]), weight[tied])
+    return wins, ties + ties.T

@@ -114,7 +114,9 @@ def fit_ranking(
     check_connected(table)
     fits_ties = model in ("davidson", "rao_kupper")
     if fits_ties and not table.outcome.any():
-        raise DataError(f"Every comparison is a tie: {model} has nothing to scale by. model='bradley_terry' can say so.")
+        raise DataError(
+            f"Every comparison is a tie: {model} has nothing to scale by. model='bradley_terry' can say so."
+        )
     separation = find_separation(table, fits_ties=fits_ties)
     if separation is not None and prior_sd is None:
         raise DataError(

@@ -3,8 +3,8 @@
 The inverse information believes that comparisons are independent. Comparisons of one prompt share their clips and one
 rater's share a taste, so scores (gradients) are summed within each cluster before they are squared: Huber 1967, White
 1980, Liang and Zeger 1986. Two-way: by prompt plus by rater minus by both (Cameron, Gelbach and Miller 2011, JBES 29).
-Each term carries the factor G / (G - 1) of its number of clusters G, and intervals use Student's t with G - 1 degrees of
-freedom, of the smaller G where there are two.
+Each term carries the factor G / (G - 1) of its number of clusters G, and intervals use Student's t with G - 1 degrees
+of freedom, of the smaller G where there are two.
 
 With a prior, 1 / prior_sd^2 joins the squared scores as if it were one more observation, so that the sandwich of a true
 model is its Laplace posterior.
@@ -90,9 +90,7 @@ def clustered_covariance(ranking: Ranking, *clusters: ClusterBy) -> RankingCovar
     return RankingCovariance(_in_strengths(ranking, matrix), clusters, min(counts))
 
 
-def strength_intervals(
-    ranking: Ranking, covariance: RankingCovariance, *, level: float = 0.95
-) -> dict[str, Interval]:
+def strength_intervals(ranking: Ranking, covariance: RankingCovariance, *, level: float = 0.95) -> dict[str, Interval]:
     """Return each system's strength, relative to the mean of all, with its interval, in log-odds.
 
     To compare two systems ask `difference_interval`: overlap of these intervals is no test.
@@ -168,7 +166,9 @@ def tie_interval(ranking: Ranking, covariance: RankingCovariance, *, level: floa
     return Interval(math.exp(tie), low, high, on_log.num_items, on_log.num_clusters)
 
 
-def _interval(ranking: Ranking, covariance: RankingCovariance, value: float, gradient: Vector, level: float) -> Interval:
+def _interval(
+    ranking: Ranking, covariance: RankingCovariance, value: float, gradient: Vector, level: float
+) -> Interval:
     reach = covariance.critical(level) * covariance.standard_error(gradient)
     return Interval(value, value - reach, value + reach, len(ranking.comparisons), covariance.num_clusters)
 

@@ -1,6 +1,6 @@
 """Log-likelihood of comparisons with its two derivatives: Bradley-Terry, Davidson, Rao-Kupper, and a Gaussian prior.
 
-Each model's log-probability of an outcome is a concave function of two numbers, the gap d of strengths and a tie number:
+Each model's log-probability of an outcome is a concave function of two numbers, the gap of strengths and a tie number:
 
 - Bradley and Terry 1952: no tie number; a tie is half a win for each side.
 - Davidson 1970: theta = ln v. An exponential family: the gradient is what was seen minus what was expected.
