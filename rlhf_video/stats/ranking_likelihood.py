@@ -65,24 +65,24 @@ def outcome_terms(likelihood: Likelihood, gap: Vector, tie: float, outcome: NDAr
     if likelihood == "rao_kupper":
         return _rao_kupper_terms(gap, tie, outcome)
     log_a, _, log_b = bradley_terry(gap)
-    points, win = (outcome + 1) / 2.0, np.exp(log_a)
+    points, win, loss = (outcome + 1) / 2.0, np.exp(log_a), np.exp(log_b)
     nothing = np.zeros_like(gap)
     value = points * log_a + (1.0 - points) * log_b
-    return OutcomeTerms(value, points - win, nothing, -win * np.exp(log_b), nothing, nothing)
+    return OutcomeTerms(value, points * loss - (1.0 - points) * win, nothing, -win * loss, nothing, nothing)
 
 
 def _davidson_terms(gap: Vector, tie: float, outcome: NDArray[np.int8]) -> OutcomeTerms:
     logs = davidson(gap, math.exp(tie))
     win, tied, loss = (np.exp(log) for log in logs)
-    # The statistic of the family is (outcome / 2, whether it is a tie); its covariance is minus the Hessian.
-    mean = (win - loss) / 2.0
+    # The family's statistic is (outcome / 2, whether it is a tie). Gradient: what was seen minus its mean; Hessian: minus
+    # its covariance. Both are written without 1 - P(A), which cancels where one side always wins.
     return OutcomeTerms(
         log=_of_outcome(outcome, *logs),
-        d=outcome / 2.0 - mean,
-        t=(outcome == 0) - tied,
-        dd=mean**2 - (win + loss) / 4.0,
-        dt=mean * tied,
-        tt=-tied * (1.0 - tied),
+        d=_of_outcome(outcome, loss + tied / 2.0, (loss - win) / 2.0, -win - tied / 2.0),
+        t=_of_outcome(outcome, -tied, win + loss, -tied),
+        dd=-(win * loss + tied * (win + loss) / 4.0),
+        dt=tied * (win - loss) / 2.0,
+        tt=-tied * (win + loss),
     )
 
 
