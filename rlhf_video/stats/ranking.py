@@ -33,6 +33,20 @@ _MAX_STEPS = 100  # Newton needs about ten; the bound only ends a fit that round
 _LONGEST_STEP = 4.0  # in log-odds: a full step from far away may overshoot into overflow
 
 
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Comparisons summed by (pair, outcome), K cells of them: a fit costs K, whatever the number of votes."""
+
+    likelihood: RankingLikelihood
+    """Of one outcome per cell, the system of the lower index first."""
+    index: NDArray[np.intp]
+    """Cell of each comparison, shape (n,)."""
+
+    def weights(self, row_weights: Vector) -> Vector:
+        """Sum weights of comparisons, shape (n,), to weights of cells, shape (K,)."""
+        return np.bincount(self.index, weights=row_weights, minlength=len(self.likelihood.outcome)).astype(np.float64)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
     """A fit. The gap of two strengths is the log-odds of a decided comparison (Bradley-Terry, Davidson)."""
@@ -47,7 +61,7 @@ class Ranking:
     """Davidson's v or Rao and Kupper's k; 0 or 1, their bounds, where nobody tied. None for Bradley-Terry."""
     separation: str | None
     """Why only the prior keeps the strengths finite; None where the maximum likelihood is finite itself."""
-    cells: "Cells" = field(repr=False)
+    cells: Cells = field(repr=False)
     """The comparisons summed by pair and outcome, and their likelihood."""
     free: NDArray[np.float64] = field(repr=False)
     """Free parameters at the maximum, shape (p,)."""
@@ -73,20 +87,6 @@ class Ranking:
         if self.tie_parameter is None:
             return bradley_terry(gap)
         return (davidson if self.model == "davidson" else rao_kupper)(gap, self.tie_parameter)
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Comparisons summed by (pair, outcome), K cells of them: a fit costs K, whatever the number of votes."""
-
-    likelihood: RankingLikelihood
-    """Of one outcome per cell, the system of the lower index first."""
-    index: NDArray[np.intp]
-    """Cell of each comparison, shape (n,)."""
-
-    def weights(self, row_weights: Vector) -> Vector:
-        """Sum weights of comparisons, shape (n,), to weights of cells, shape (K,)."""
-        return np.bincount(self.index, weights=row_weights, minlength=len(self.likelihood.outcome)).astype(np.float64)
 
 
 def fit_ranking(

@@ -72,6 +72,7 @@ def normal_draws(
     if covariance.clusters:
         degrees = covariance.num_clusters - 1
         noise *= np.sqrt(degrees / rng.chisquare(degrees, size=(num_draws, 1)))
+    noise -= noise.mean(axis=1, keepdims=True)  # the root of a rounded zero eigenvalue is no longer small
     return StrengthDraws(ranking, ranking.strengths + noise, _difference_errors(matrix), None, 0)
 
 

@@ -74,8 +74,8 @@ def outcome_terms(likelihood: Likelihood, gap: Vector, tie: float, outcome: NDAr
 def _davidson_terms(gap: Vector, tie: float, outcome: NDArray[np.int8]) -> OutcomeTerms:
     logs = davidson(gap, math.exp(tie))
     win, tied, loss = (np.exp(log) for log in logs)
-    # The family's statistic is (outcome / 2, whether it is a tie). Gradient: what was seen minus its mean; Hessian: minus
-    # its covariance. Both are written without 1 - P(A), which cancels where one side always wins.
+    # The family's statistic is (outcome / 2, whether it is a tie). Gradient: what was seen minus its mean; Hessian:
+    # minus its covariance. Both are written without 1 - P(A), which cancels where one side always wins.
     return OutcomeTerms(
         log=_of_outcome(outcome, *logs),
         d=_of_outcome(outcome, loss + tied / 2.0, (loss - win) / 2.0, -win - tied / 2.0),

@@ -198,9 +198,7 @@ def test_undefeated_system_is_refused_by_name_and_finite_with_a_prior() -> None:
 
 
 def test_group_that_only_beats_the_others_is_refused() -> None:
-    votes = table(
-        ("a", "b", "A", 2), ("a", "b", "B", 2), ("c", "d", "A", 1), ("d", "c", "A", 1), ("b", "c", "A", 5)
-    )
+    votes = table(("a", "b", "A", 2), ("a", "b", "B", 2), ("c", "d", "A", 1), ("d", "c", "A", 1), ("b", "c", "A", 5))
     with pytest.raises(DataError, match=r"\{a, b\} > \{c, d\}"):
         fit_ranking(votes)
 
@@ -214,7 +212,9 @@ def test_wins_and_ties_without_a_loss_have_no_finite_gap_under_a_tie_model(model
     ranking = fit_ranking(votes, model=model, prior_sd=1.0)
     assert 0 < gap(ranking.strengths) < 5 and ranking.separation is not None
     # One loss closes the cycle of two wins and no tie.
-    assert fit_ranking(table(("a", "b", "A", 5), ("a", "b", "tie", 5), ("b", "a", "A", 1)), model=model).separation is None
+    assert (
+        fit_ranking(table(("a", "b", "A", 5), ("a", "b", "tie", 5), ("b", "a", "A", 1)), model=model).separation is None
+    )
 
 
 @pytest.mark.parametrize("prior_sd", [None, 1.0])
