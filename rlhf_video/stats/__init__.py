@@ -20,10 +20,10 @@ from rlhf_video.stats.ranking_covariance import (
     RankingCovariance,
     clustered_covariance,
     difference_interval,
+    expected_points_interval,
     model_covariance,
     strength_intervals,
     tie_interval,
-    win_probability_interval,
 )
 from rlhf_video.stats.ranking_draws import (
     RankedSystem,
@@ -70,6 +70,7 @@ __all__ = [
     "davidson",
     "difference_interval",
     "elo",
+    "expected_points_interval",
     "fit_ranking",
     "fit_slope",
     "leave_one_rater_out",
@@ -83,5 +84,4 @@ __all__ = [
     "strength_intervals",
     "tie_interval",
     "win_probability",
-    "win_probability_interval",
 ]

@@ -120,10 +120,10 @@ def difference_interval(
     return _interval(ranking, covariance, float(gradient[: len(ranking.systems)] @ ranking.strengths), gradient, level)
 
 
-def win_probability_interval(
+def expected_points_interval(
     ranking: Ranking, covariance: RankingCovariance, a: str, b: str, *, level: float = 0.95
 ) -> Interval:
-    """Return the share of points that `a` takes from `b`, P(win) + P(tie) / 2, with its interval inside (0, 1).
+    """Return the points that `a` takes from `b`, P(win) + P(tie) / 2, with their interval inside (0, 1).
 
     The delta method on the logit, in the gap and the tie number together.
 

@@ -12,11 +12,11 @@ from rlhf_video.stats import (
     Ranking,
     clustered_covariance,
     difference_interval,
+    expected_points_interval,
     fit_ranking,
     model_covariance,
     strength_intervals,
     tie_interval,
-    win_probability_interval,
 )
 
 TRUTH = np.array([-0.6, -0.2, 0.2, 0.6])
@@ -166,21 +166,21 @@ def with_ties() -> Comparisons:
     return Comparisons(**{**vars(table), "outcome": outcome})
 
 
-def test_win_probability_of_bradley_terry_is_the_logistic_of_the_gap() -> None:
+def test_expected_points_of_bradley_terry_are_the_logistic_of_the_gap() -> None:
     ranking = small_ranking()
     covariance = clustered_covariance(ranking, "prompt")
     gap = difference_interval(ranking, covariance, "s2", "s1")
-    share = win_probability_interval(ranking, covariance, "s2", "s1")
+    share = expected_points_interval(ranking, covariance, "s2", "s1")
     for end in ("low", "mean", "high"):
         assert getattr(share, end) == pytest.approx(1 / (1 + math.exp(-getattr(gap, end))))
 
 
 @pytest.mark.parametrize("model", ["bradley_terry", "davidson", "rao_kupper"])
-def test_win_probabilities_of_both_sides_sum_to_one_and_follow_the_delta_method(model: str) -> None:
+def test_expected_points_of_both_sides_sum_to_one_and_follow_the_delta_method(model: str) -> None:
     ranking = fit_ranking(with_ties(), model=model)
     covariance = clustered_covariance(ranking, "prompt")
-    forward = win_probability_interval(ranking, covariance, "s3", "s0")
-    backward = win_probability_interval(ranking, covariance, "s0", "s3")
+    forward = expected_points_interval(ranking, covariance, "s3", "s0")
+    backward = expected_points_interval(ranking, covariance, "s0", "s3")
     assert (forward.low, forward.mean, forward.high) == pytest.approx(
         (1 - backward.high, 1 - backward.mean, 1 - backward.low)
     )
