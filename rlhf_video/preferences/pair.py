@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.settings import check_range, to_plain
@@ -12,7 +12,12 @@ from rlhf_video.settings.building import build_config
 
 VERSION = 1
 OVERALL = "overall"
-"""Name of the label about the whole clip; others are free, for example visual_quality, motion_quality."""
+"""Name of the label about the whole clip; others are free, the standard ones are in DIMENSIONS."""
+VISUAL_QUALITY, MOTION_QUALITY, TEXT_ALIGNMENT = "visual_quality", "motion_quality", "text_alignment"
+DIMENSIONS = (VISUAL_QUALITY, MOTION_QUALITY, TEXT_ALIGNMENT)
+"""Standard names of the questions beside OVERALL (VideoAlign, arXiv:2501.13918, calls them VQ, MQ and TA)."""
+LATENT_SUFFIX = ".safetensors"
+"""Ending of clips that are latents instead of pixels."""
 
 Label = Literal["A", "B", "tie", "both-bad"]
 
@@ -43,10 +48,10 @@ class ClipRecord:
     """Frames per second."""
 
     def __post_init__(self) -> None:
-        """Check path and hash.
+        """Check path, hash and numbers.
 
         Raises:
-            ConfigError: The path is absolute or empty, or the hash is none.
+            ConfigError: The path is absolute or empty, the hash is none, or a size is not positive.
         """
         if not self.path or PurePosixPath(self.path).is_absolute() or "\\" in self.path:
             raise ConfigError(
@@ -54,6 +59,16 @@ class ClipRecord:
             )
         if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
             raise ConfigError(f"sha256={self.sha256!r} is no SHA-256: it has 64 hexadecimal digits, lower case.")
+        for name, size in (("num_frames", self.num_frames), ("height", self.height), ("width", self.width)):
+            if size is not None:
+                check_range(name, size, least=1)
+        if self.fps is not None:
+            check_range("fps", self.fps, above=0.0)
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the file holds latents instead of pixels."""
+        return self.path.endswith(LATENT_SUFFIX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +128,10 @@ class PreferencePair:
             raise ConfigError(f"version={self.version} is not known here: this program reads version {VERSION}.")
         if not self.prompt.strip():
             raise ConfigError("prompt is empty: a preference is about a prompt.")
-        if not self.labels and not self.soft:
-            raise ConfigError("labels and soft are both empty: a pair without an answer says nothing, leave it out.")
+        if not (self.labels or self.soft or self.segments):
+            raise ConfigError(
+                "labels, soft and segments are all empty: a pair without an answer says nothing, leave it out."
+            )
         if self.a.sha256 == self.b.sha256:
             raise ConfigError(f"a and b are the same clip ({self.a.path}): nobody can prefer one.")
         for name, share in self.soft.items():
@@ -152,9 +169,24 @@ def parse_pair(line: str, *, where: str) -> PreferencePair:
         DataError: Not JSON, an unknown field (with the nearest name), a missing one, or a value that does not fit.
     """
     try:
-        tree = json.loads(line)
+        tree = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is not JSON ({error.msg} at column {error.colno}): one object a line.") from error
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    return build_pair(tree, where=where)
+
+
+def build_pair(tree: object, *, where: str) -> PreferencePair:
+    """Build a pair from plain values strictly; fields left out keep their default.
+
+    Args:
+        tree: Values by field name.
+        where: File and line or row for the message.
+
+    Raises:
+        DataError: No mapping, an unknown field (with the nearest name), a missing one, or a value that does not fit.
+    """
     if not isinstance(tree, Mapping):
         raise DataError(f"{where} holds a {type(tree).__name__}, not an object: write one preference pair a line.")
     try:
@@ -163,12 +195,21 @@ def parse_pair(line: str, *, where: str) -> PreferencePair:
         raise DataError(f"{where}: {error}") from error
 
 
-def pair_to_json(pair: PreferencePair) -> str:
-    """Return the pair as one JSON line without line feed; what is empty is left out."""
-    plain = {key: value for key, value in to_plain(pair).items() if value not in (None, {}, [], ())}
+def pair_to_plain(pair: PreferencePair) -> dict[str, Any]:
+    """Return the pair as dicts, lists and scalars; what is empty is left out."""
+    plain = {key: value for key, value in to_plain(pair).items() if value not in (None, {}, [])}
     for side in ("a", "b"):
         plain[side] = {key: value for key, value in plain[side].items() if value not in (None, {})}
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    return plain
+
+
+def pair_to_json(pair: PreferencePair) -> str:
+    """Return the pair as one JSON line without line feed; what is empty is left out."""
+    return json.dumps(pair_to_plain(pair), ensure_ascii=False, allow_nan=False)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise DataError(f"{name} is not JSON: leave the field out where there is no number.")
 
 
 def _check_share(name: str, value: float) -> None:

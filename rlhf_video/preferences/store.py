@@ -1,30 +1,36 @@
-"""A file of preference pairs, one JSON object a line: appended to, never rewritten; its clips lie beside it."""
+"""A file of preference pairs, .jsonl or .parquet, which hold the same records; its clips lie beside it."""
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rlhf_video.data.files import sha256_file
 from rlhf_video.errors import DataError
-from rlhf_video.preferences.pair import ClipRecord, PreferencePair, pair_to_json, parse_pair
-
-_SHOWN = 5  # broken clips that a message lists
+from rlhf_video.preferences.jsonl_file import append_jsonl, read_jsonl
+from rlhf_video.preferences.listing import listed
+from rlhf_video.preferences.pair import ClipRecord, PreferencePair
+from rlhf_video.preferences.parquet_file import append_parquet, read_parquet
 
 
 class PreferenceStore:
-    """The pairs of one JSON lines file and the clips that they name."""
+    """The pairs of one file and the clips that they name.
+
+    JSON lines are for growing (each append adds lines), Parquet for publishing (each append writes the file anew).
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Name the file; it need not exist yet.
 
         Raises:
-            DataError: The file has another ending than .jsonl.
+            DataError: The file has another ending than .jsonl or .parquet.
         """
         self.path = Path(path)
-        if self.path.suffix != ".jsonl":
-            raise DataError(f"Preference pairs '{self.path}' must be a .jsonl file: one JSON object a line.")
+        if self.path.suffix not in (".jsonl", ".parquet"):
+            raise DataError(
+                f"Preference pairs '{self.path}' must be a .jsonl file, one JSON object a line, or a .parquet file; "
+                "`rlhf-video pairs import` reads other layouts."
+            )
 
     def append(self, pairs: Iterable[PreferencePair]) -> int:
         """Write pairs at the end and flush them to the disk.
@@ -33,43 +39,48 @@ class PreferenceStore:
             How many were written.
 
         Raises:
-            DataError: The last line of the file was cut off by a kill.
+            DataError: The last line of the file was cut off by a kill, or pyarrow, which Parquet needs, is missing.
         """
-        lines = [pair_to_json(pair) + "\n" for pair in pairs]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as stream:
-            if stream.tell() > 0:
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    raise DataError(f"The last line of '{self.path}' is cut off: delete it, then append again.")
-            stream.write("".join(lines).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        return len(lines)
+        append = append_jsonl if self.path.suffix == ".jsonl" else append_parquet
+        return append(self.path, tuple(pairs))
 
     def read(self) -> tuple[PreferencePair, ...]:
         """Return every pair in file order.
 
         Raises:
-            DataError: The file is missing, empty, not UTF-8, or a line is no pair; the message names file and line.
+            DataError: The file is missing, empty, damaged, or a line or row is no pair; the message names both. Or
+                pyarrow, which Parquet needs, is missing.
         """
         if not self.path.is_file():
             raise DataError(f"There is no file of preference pairs '{self.path}': build it first, or correct the path.")
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise DataError(f"'{self.path}' is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
-        if lines[-1] == "":
-            lines.pop()
-        if not lines:
-            raise DataError(f"'{self.path}' holds no preference pair: write one a line.")
-        return tuple(
-            parse_pair(line, where=f"Line {number} of '{self.path}'") for number, line in enumerate(lines, start=1)
-        )
+        pairs = read_jsonl(self.path) if self.path.suffix == ".jsonl" else read_parquet(self.path)
+        if not pairs:
+            raise DataError(f"'{self.path}' holds no preference pair: write at least one.")
+        return pairs
 
     def clip_path(self, clip: ClipRecord) -> Path:
         """Return where a clip lies."""
         return self.path.parent / clip.path
+
+    def clip_problems(self, pairs: Sequence[PreferencePair], *, hashes: bool = True) -> dict[str, str]:
+        """Return what is wrong with the files of clips: recorded path -> one phrase that names it.
+
+        Args:
+            pairs: Pairs of this store.
+            hashes: Whether to compare contents too, which reads every file once.
+        """
+        recorded: dict[str, str] = {}
+        problems: dict[str, str] = {}
+        for clip in (clip for pair in pairs for clip in pair.clips):
+            if recorded.setdefault(clip.path, clip.sha256) != clip.sha256:
+                problems[clip.path] = f"{clip.path} is recorded with two hashes"
+        for name, digest in recorded.items():
+            file = self.path.parent / name
+            if not file.is_file():
+                problems[name] = f"{name} is missing"
+            elif hashes and name not in problems and sha256_file(file) != digest:
+                problems[name] = f"{name} is not the recorded file (sha256 differs)"
+        return problems
 
     def check_clips(self, pairs: Sequence[PreferencePair], *, hashes: bool = True) -> None:
         """Refuse missing and changed clips, all at once, before anything expensive starts.
@@ -81,23 +92,12 @@ class PreferenceStore:
         Raises:
             DataError: A clip is missing, its content is another than recorded, or one path is recorded with two hashes.
         """
-        recorded: dict[str, str] = {}
-        problems: list[str] = []
-        for clip in (clip for pair in pairs for clip in pair.clips):
-            known = recorded.setdefault(clip.path, clip.sha256)
-            if known != clip.sha256:
-                problems.append(f"{clip.path} is recorded with two hashes")
-        for name, digest in recorded.items():
-            file = self.path.parent / name
-            if not file.is_file():
-                problems.append(f"{name} is missing")
-            elif hashes and sha256_file(file) != digest:
-                problems.append(f"{name} is not the recorded file (sha256 differs)")
+        problems = list(self.clip_problems(pairs, hashes=hashes).values())
         if problems:
-            more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            count = len({clip.path for pair in pairs for clip in pair.clips})
             raise DataError(
-                f"{len(problems)} of {len(recorded)} clips of '{self.path}' cannot be used: "
-                f"{'; '.join(problems[:_SHOWN])}{more}. Restore the clips, or leave their pairs out."
+                f"{len(problems)} of {count} clips of '{self.path}' cannot be used: {listed(problems)}. "
+                "Restore the clips, or leave their pairs out."
             )
 
 

@@ -38,7 +38,7 @@ def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
     [
         ({"prompts": "x"}, "Unknown key 'prompts'. Did you mean 'prompt'"),
         ({"labels": {"overall": "a"}}, "must be one of A, B, tie, both-bad"),
-        ({"labels": {}}, "both empty"),
+        ({"labels": {}}, "all empty"),
         ({"version": 2}, "reads version 1"),
         ({"prompt": " "}, "prompt is empty"),
         ({"soft": {"overall": 1.5}}, "between 0 and 1"),
@@ -71,7 +71,7 @@ def test_missing_empty_torn_and_misnamed_files_are_refused(tmp_path: Path) -> No
         store.read()
     with pytest.raises(DataError, match="cut off"):
         store.append([pair()])
-    with pytest.raises(DataError, match=r"must be a \.jsonl file"):
+    with pytest.raises(DataError, match=r"must be a \.jsonl file.*or a \.parquet file"):
         PreferenceStore(tmp_path / "pairs.csv")
 
 
