@@ -6,8 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from rlhf_video import pair_commands, reward_commands
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.reward_commands import add_commands
 
 MARKS = {"ok": "+", "missing": "-", "info": " "}
 
@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(run=run_doctor)
-    add_commands(commands.add_parser("rewards", help="the rewards: list, environments of originals, scores of clips"))
+    rewards = commands.add_parser("rewards", help="the rewards: list, environments of originals, scores of clips")
+    reward_commands.add_commands(rewards)
+    pairs = commands.add_parser("pairs", help="preference pairs: import, export, check")
+    pair_commands.add_commands(pairs)
     known = parser.parse_args(arguments)
     with exit_on_user_error():
         return int(known.run(known))

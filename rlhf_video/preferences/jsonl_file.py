@@ -1,8 +1,10 @@
-"""Preference pairs as JSON lines: one object a line, appended to, never rewritten."""
+"""Preference pairs as JSON lines: one object a line, appended to, never rewritten; and JSON lines of others."""
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rlhf_video.errors import DataError
 from rlhf_video.preferences.pair import PreferencePair, pair_to_json, parse_pair
@@ -50,3 +52,24 @@ def read_jsonl(path: Path) -> tuple[PreferencePair, ...]:
     if lines[-1] == "":
         lines.pop()
     return tuple(parse_pair(line, where=f"Line {number} of '{path}'") for number, line in enumerate(lines, start=1))
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place for messages, object) of a JSON lines file.
+
+    Raises:
+        DataError: The file is missing, or a line is no JSON object in UTF-8.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file '{path}': correct the path.")
+    try:
+        with path.open(encoding="utf-8", newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"Line {number} of '{path}' is no object: write one row a line.")
+                yield f"Line {number}", row
+    except ValueError as error:  # of JSON or of UTF-8
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"'{path}' is not JSON lines in UTF-8 ({error}): write one object a line.") from error

@@ -168,13 +168,21 @@ def parse_pair(line: str, *, where: str) -> PreferencePair:
     Raises:
         DataError: Not JSON, an unknown field (with the nearest name), a missing one, or a value that does not fit.
     """
+    return build_pair(parse_json(line, where=where), where=where)
+
+
+def parse_json(text: str, *, where: str) -> Any:
+    """Read JSON as the standard has it: NaN and Infinity, which Python writes, are refused.
+
+    Raises:
+        DataError: Not JSON; the message begins with `where`.
+    """
     try:
-        tree = json.loads(line, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is not JSON ({error.msg} at column {error.colno}): one object a line.") from error
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
-    return build_pair(tree, where=where)
 
 
 def build_pair(tree: object, *, where: str) -> PreferencePair:

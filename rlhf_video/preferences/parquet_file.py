@@ -4,16 +4,15 @@ Questions are free words, so `labels` and `soft` are lists of (question, answer)
 sampler is free too and is JSON text. Everything else is a number, a text, or a struct of them.
 """
 
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf_video.data.files import write_atomic
 from rlhf_video.errors import DataError
-from rlhf_video.preferences.pair import PreferencePair, build_pair, pair_to_plain
+from rlhf_video.preferences.pair import PreferencePair, build_pair, pair_to_plain, parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +70,7 @@ def pairs_table(pairs: Sequence[PreferencePair]) -> "pa.Table":
     pa = require_pyarrow("pairs.parquet")
     try:
         return pa.Table.from_pylist([_to_row(pair) for pair in pairs], schema=pair_schema())
-    except (pa.ArrowInvalid, OverflowError) as error:
+    except (pa.ArrowException, OverflowError) as error:
         raise DataError(f"A pair does not fit typed columns ({error}): whole numbers have 64 bits there.") from error
 
 
@@ -109,7 +108,7 @@ def read_rows(path: Path, *, batch_size: int = 1024) -> Iterator[tuple[str, dict
                 for row in batch.to_pylist():
                     number += 1
                     yield f"Row {number} of '{path}'", row
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"'{path}' cannot be read as Parquet ({error}): write it anew.") from error
 
 
@@ -139,15 +138,26 @@ def append_parquet(path: Path, pairs: Sequence[PreferencePair]) -> int:
         DataError: The old file cannot be read, or pyarrow is not installed.
     """
     old = read_parquet(path) if path.is_file() else ()
-    write_table(path, pairs_table([*old, *pairs]))
+    table = pairs_table([*old, *pairs])
+    write_tables(path, table.schema, [table])
     return len(pairs)
 
 
-def write_table(path: Path, table: "pa.Table") -> None:
-    """Write an Arrow table as a Parquet file, atomically."""
-    buffer = io.BytesIO()
-    require_pyarrow(path).parquet.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue())
+def write_tables(path: Path, schema: "pa.Schema", tables: Iterable["pa.Table"]) -> None:
+    """Write Arrow tables of one schema as a Parquet file; a killed run leaves the old file or the new one."""
+    pa = require_pyarrow(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            with pa.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _to_row(pair: PreferencePair) -> dict[str, Any]:
@@ -175,8 +185,5 @@ def _answers(entries: object, part: str, *, where: str) -> dict[str, object]:
 def _clip_tree(clip: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     tree = {name: value for name, value in clip.items() if value is not None}
     if isinstance(tree.get("sampler"), str):
-        try:
-            tree["sampler"] = json.loads(tree["sampler"])
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is not JSON text ({error.msg}): write an object like {{}}.") from error
+        tree["sampler"] = parse_json(tree["sampler"], where=where)
     return tree
