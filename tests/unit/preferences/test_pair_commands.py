@@ -60,6 +60,13 @@ def test_check_lists_defects_and_exits_with_1(pairs: Path, capsys: pytest.Captur
     assert "no pair has a winner of style" in capsys.readouterr().out
 
 
+def test_an_export_never_replaces_the_pairs(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = pairs.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        main(["pairs", "export", "trl", str(pairs), str(pairs)])
+    assert "is the file of pairs itself" in capsys.readouterr().err and pairs.read_bytes() == content
+
+
 def test_a_question_for_a_layout_of_several_is_refused(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["pairs", "export", "videoalign", str(pairs), str(pairs.parent / "x.csv"), "--question", "overall"])
