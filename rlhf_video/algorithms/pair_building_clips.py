@@ -87,17 +87,22 @@ class Shelf:
             name: File name without ending.
             latents: Shape (channels, Fl, Hl, Wl), normalised.
             backbone: Decodes.
-            facts: Further fields of the record.
+            facts: Further fields of the record, `fps` among them.
         """
-        fps = float(backbone.spec.fps)
         if self.config.format == "latents":
             file = self.folder / CLIPS / f"{name}.safetensors"
             kept = latents.to(getattr(torch, self.config.latents_type)).cpu().contiguous()
             write_atomic(file, save({"latents": kept}))
         else:
             file = self.folder / CLIPS / f"{name}.mkv"
-            write_lossless(file, backbone.decode(latents[None])[0].cpu(), fps)
-        return ClipRecord(path=f"{CLIPS}/{file.name}", sha256=sha256_file(file), fps=fps, **facts)
+            write_lossless(file, backbone.decode(latents[None])[0].cpu(), facts["fps"])
+        return ClipRecord(path=f"{CLIPS}/{file.name}", sha256=sha256_file(file), **facts)
+
+    def copy(self, name: str, given: Path, **facts: Any) -> ClipRecord:
+        """File a given clip as it is; arguments as for `write`."""
+        file = self.folder / CLIPS / f"{name}{given.suffix}"
+        write_atomic(file, given.read_bytes())
+        return ClipRecord(path=f"{CLIPS}/{file.name}", sha256=sha256_file(file), **facts)
 
     def file(self, clip: ClipRecord) -> Path:
         """Return where a clip lies."""
@@ -123,7 +128,9 @@ def _read_latents(file: Path) -> Tensor:
         with safe_open(file, framework="pt") as handle:
             latents: Tensor = handle.get_tensor("latents")
     except (SafetensorError, OSError) as error:
-        raise DataError(f"Latents '{file}' cannot be read ({error}): delete the file and go on with --resume.") from error
+        raise DataError(
+            f"Latents '{file}' cannot be read ({error}): delete the file and go on with --resume."
+        ) from error
     return latents
 
 

@@ -1,5 +1,6 @@
 """Settings of pair building; every default names its source."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,15 @@ from rlhf_video.algorithms.config_sections import RewardTermConfig, SamplingConf
 from rlhf_video.algorithms.reported_rewards import check_keys
 from rlhf_video.attention import AttentionConfig
 from rlhf_video.errors import ConfigError
-from rlhf_video.preferences.pairing import AllPairsConfig, BestWorstConfig, SplitConfig
+from rlhf_video.preferences.pairing import (
+    AllPairsConfig,
+    BestWorstConfig,
+    Pairing,
+    ScoredClip,
+    SplitConfig,
+    all_pairs,
+    best_worst,
+)
 from rlhf_video.settings import check_range
 
 Source = Literal["generated", "real_vs_generated", "partial_renoising", "votes"]
@@ -104,6 +113,20 @@ class RuleConfig:
         """Name of the section that is given."""
         return next(name for name in _RULES if getattr(self, name) is not None)
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Scores that the rule reads."""
+        section = self.best_worst or self.all_pairs
+        assert section is not None
+        return (section.score,)
+
+    def apply(self, clips: Sequence[ScoredClip]) -> Pairing:
+        """Return the rule's pairs."""
+        if self.best_worst is not None:
+            return best_worst(clips, self.best_worst)
+        assert self.all_pairs is not None
+        return all_pairs(clips, self.all_pairs)
+
     def __post_init__(self) -> None:
         """Check that one rule is given."""
         given = [name for name in _RULES if getattr(self, name) is not None]
@@ -122,9 +145,9 @@ class PairBuildingConfig:
     """Build preference pairs: make clips, score them, and apply a rule; or aggregate votes."""
 
     source: Source = "generated"
-    """generated: clips of a model, scored by rewards, paired by a rule. real_vs_generated: given clips win against clips
-    that the model makes for their prompts (Reg-DPO's GT-Pair). partial_renoising: two aligned copies of one clip
-    (DenseDPO). votes: the answers in an existing pairs file, aggregated, no model."""
+    """generated: clips of a model, scored by rewards, paired by a rule. real_vs_generated: given clips win against
+    clips that the model makes for their prompts (Reg-DPO's GT-Pair). partial_renoising: two aligned copies of one clip
+    (DenseDPO, arXiv:2506.03517). votes: the answers in an existing pairs file, aggregated, no model."""
     backbone: str | None = None
     """Model folder or Hub id, for example "assets/sprite-wan"; every source but votes needs it."""
     adapter: Path | None = None
@@ -144,8 +167,8 @@ class PairBuildingConfig:
     pairs: Path | None = None
     """Pairs file whose answers are aggregated. For votes."""
     clips_per_prompt: int = 4
-    """Clips to make of each prompt, with different noise; with given clips, of each of them (VideoDPO,
-    arXiv:2412.14167, has 4)."""
+    """Clips to make for each prompt, with different noise (VideoDPO, arXiv:2412.14167, has 4); partial_renoising makes
+    as many pairs of each clip in `clips`."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Size of the clips, and the sampler."""
     renoising: RenoisingConfig = field(default_factory=RenoisingConfig)
@@ -193,6 +216,8 @@ class PairBuildingConfig:
                 raise ConfigError(f"source={self.source} has no use for '{name}': leave it out.")
         if self.source == "partial_renoising":
             if (self.prompts is None) == (self.clips is None):
-                raise ConfigError("source=partial_renoising needs either 'clips' to re-noise, or 'prompts' to make them.")
+                raise ConfigError(
+                    "source=partial_renoising needs either 'clips' to re-noise, or 'prompts' to make them."
+                )
             if self.renoising.score is None:
                 raise ConfigError("renoising.score is missing: name what labels the copies, for example judge/all.")

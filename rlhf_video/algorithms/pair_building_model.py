@@ -75,9 +75,13 @@ def make_batches(
             backbone.encode_prompts([prompt], config.sampling.negative_prompt)
         backbone.release_text_encoder()
         for number in tqdm(todo, unit="batch", disable=None if distribution.is_main else True):
-            make = _renoised if config.source == "partial_renoising" else _generated
+            items = batches[number]
+            if config.source == "partial_renoising":
+                make = _renoised
+            else:
+                make = _generated if items[0].given is None else _filed
             with torch.no_grad(), adapter_scale(backbone, config.adapter_scale):
-                records.write(number, make(config, batches[number], number, shelf, backbone))
+                records.write(number, make(config, items, number, shelf, backbone))
     distribution.barrier()
 
 
@@ -91,6 +95,23 @@ def _generated(
         PromptClip(item.prompt, shelf.write(item.name, latent, backbone, seed=item.seed, **facts))
         for item, latent in zip(items, latents, strict=True)
     )
+
+
+def _filed(
+    config: PairBuildingConfig, items: Sequence[Item], number: int, shelf: Shelf, backbone: VideoBackbone
+) -> Batch:
+    """File given clips as generated ones are: their own file, or latents."""
+    size, filed = config.sampling, []
+    for item in items:
+        assert item.given is not None
+        video, fps = read_video(item.given)
+        facts = {"num_frames": size.num_frames, "height": size.height, "width": size.width, "fps": fps}
+        if config.save.format == "video":
+            record = shelf.copy(item.name, item.given, **facts)
+        else:
+            record = shelf.write(item.name, backbone.encode(video[None].to(backbone.device))[0], backbone, **facts)
+        filed.append(PromptClip(item.prompt, record))
+    return tuple(filed)
 
 
 def _renoised(
@@ -163,4 +184,5 @@ def _facts(config: PairBuildingConfig, backbone: VideoBackbone) -> dict[str, Any
         "num_frames": size.num_frames,
         "height": size.height,
         "width": size.width,
+        "fps": float(backbone.spec.fps),
     }
