@@ -24,7 +24,7 @@ FIXES_CLIPS = (
     *("source", "backbone", "adapter_scale", "attention", "clips_per_prompt", "sampling", "save", "batch_size"),
     *("precision", "vae_tiling", "seed"),
 )
-"""Config fields that decide the clips, beside what files hold and the levels of re-noising: a resumed run keeps them."""
+"""Config fields that decide the clips, beside what files hold and the levels of re-noising; resuming keeps them."""
 _SHOWN = 5  # broken clips that a message lists
 
 ItemT = TypeVar("ItemT")
