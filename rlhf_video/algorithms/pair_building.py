@@ -24,9 +24,10 @@ from rewards.errors import RewardError
 from rlhf_video.algorithms.pair_building_clips import WORK, Batch, Records, Shelf
 from rlhf_video.algorithms.pair_building_config import PairBuildingConfig
 from rlhf_video.algorithms.pair_building_inputs import Inputs, read_inputs, start_folder
-from rlhf_video.algorithms.pair_building_labels import aligned_pairs, rated, real_pairs
+from rlhf_video.algorithms.pair_building_labels import aligned_pairs, counted, rated, real_pairs
 from rlhf_video.algorithms.pair_building_model import load_model, make_batches
 from rlhf_video.algorithms.pair_building_scores import ClipScores, Scorer
+from rlhf_video.algorithms.pair_building_votes import pairs_of_votes
 from rlhf_video.errors import DataError, RlhfVideoError
 from rlhf_video.preferences.pairing import Pairing, ScoredClip, WrittenPairs, write_pairs
 from rlhf_video.runtime import Distribution
@@ -54,6 +55,8 @@ def build(config: PairBuildingConfig, *, accelerator: Accelerator, resume: bool 
         RlhfVideoError, RewardError: The user's input does not fit; no model ran, where that can be seen before.
     """
     distribution = Distribution(accelerator)
+    if config.source == "votes":
+        return _on_main(distribution, lambda: pairs_of_votes(config))
     inputs = _on_main(distribution, lambda: read_inputs(config))
     scorer = Scorer(config.rewards, config.sums)
     _check_scores(config, scorer)
@@ -92,21 +95,19 @@ def _write(
     """Turn clips and scores into pairs, and write them."""
     _tell_missing(tables)
     if config.source == "real_vs_generated":
-        pairing, rule = real_pairs(batches[: inputs.num_given], batches[inputs.num_given :]), "real versus generated"
+        pairing = real_pairs(batches[: inputs.num_given], batches[inputs.num_given :])
     elif config.source == "partial_renoising":
         pairing = aligned_pairs(
             batches, tables, inputs.spans, config=config.renoising, rater=config.rater, seed=config.seed
         )
-        rule = "aligned copies"
     else:
-        pairing, rule = _ruled(config, batches, tables)
-    plain = {name: value for name, value in to_plain(config).items() if name != "output_dir"}
+        pairing = _ruled(config, batches, tables)
     sources = {**inputs.sources, "made": _digest(batches), "scores": _digest(tables)}
     return write_pairs(
         config.output_dir,
         pairing,
-        rule=rule,
-        settings=plain,
+        rule=config.source if config.rule is None else config.rule.chosen,
+        settings=config.plain(),
         split=config.split,
         evaluation=inputs.evaluation,
         sources=sources,
@@ -115,20 +116,20 @@ def _write(
 
 def _ruled(
     config: PairBuildingConfig, batches: Sequence[Batch], tables: Sequence[Sequence[Sequence[ClipScores]]]
-) -> tuple[Pairing, str]:
-    """Apply the rule, then the rater; return the rule's name too."""
+) -> Pairing:
+    """Apply the rule, then let the rater vote, then count the votes."""
     assert config.rule is not None
     found = {
         item.clip.path: (item, row[0])
         for batch, table in zip(batches, tables, strict=True)
         for item, row in zip(batch, table, strict=True)
     }
-    clips = [ScoredClip(item.prompt, item.clip, scores.values) for item, scores in found.values()]
-    pairing = config.rule.apply(clips)
-    if config.rater is not None:
-        scores = {path: entry for path, (_, entry) in found.items()}
-        pairing = rated(pairing, scores, config.rater, seed=config.seed)
-    return pairing, config.rule.chosen
+    pairing = config.rule.apply([ScoredClip(item.prompt, item.clip, scores.values) for item, scores in found.values()])
+    if config.rater is None:
+        return pairing
+    scores = {path: entry for path, (_, entry) in found.items()}
+    pairing = rated(pairing, scores, config.rater, seed=config.seed)
+    return pairing if config.votes is None else counted(pairing, config.votes)
 
 
 def _tell_missing(tables: Sequence[Sequence[Sequence[ClipScores]]]) -> None:

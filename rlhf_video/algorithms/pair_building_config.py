@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf_video.algorithms.config_sections import RewardTermConfig, SamplingConfig
 from rlhf_video.algorithms.reported_rewards import check_keys
@@ -12,13 +12,18 @@ from rlhf_video.errors import ConfigError
 from rlhf_video.preferences.pairing import (
     AllPairsConfig,
     BestWorstConfig,
+    OmniScoreConfig,
     Pairing,
+    ParetoConfig,
     ScoredClip,
     SplitConfig,
+    VotesConfig,
     all_pairs,
     best_worst,
+    omniscore,
+    pareto,
 )
-from rlhf_video.settings import check_range
+from rlhf_video.settings import check_range, to_plain
 
 Source = Literal["generated", "real_vs_generated", "partial_renoising", "votes"]
 
@@ -31,8 +36,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """Fields that a source cannot do without."""
 _IGNORES: dict[str, tuple[str, ...]] = {
     "generated": ("clips", "pairs"),
-    "real_vs_generated": ("prompts", "rewards", "rule", "rater", "pairs"),
-    "partial_renoising": ("rule", "pairs"),
+    "real_vs_generated": ("prompts", "rewards", "rule", "rater", "votes", "pairs"),
+    "partial_renoising": ("rule", "votes", "pairs"),
     "votes": ("backbone", "adapter", "prompts", "clips", "rewards", "rule", "rater"),
 }
 """Fields that a source has no use for."""
@@ -107,6 +112,10 @@ class RuleConfig:
     """Best against worst clip of every prompt."""
     all_pairs: AllPairsConfig | None = None
     """Every two clips of a prompt whose scores differ enough."""
+    omniscore: OmniScoreConfig | None = None
+    """Best against worst clip of every prompt by a weighted set of scores, with veto (VideoDPO, arXiv:2412.14167)."""
+    pareto: ParetoConfig | None = None
+    """Every two clips of a prompt of which one is better on some score and worse on none."""
 
     @property
     def chosen(self) -> str:
@@ -116,12 +125,20 @@ class RuleConfig:
     @property
     def scores(self) -> tuple[str, ...]:
         """Scores that the rule reads."""
+        if self.omniscore is not None:
+            return (*self.omniscore.weights, *self.omniscore.veto)
+        if self.pareto is not None:
+            return tuple(self.pareto.tolerances)
         section = self.best_worst or self.all_pairs
         assert section is not None
         return (section.score,)
 
     def apply(self, clips: Sequence[ScoredClip]) -> Pairing:
         """Return the rule's pairs."""
+        if self.omniscore is not None:
+            return omniscore(clips, self.omniscore)
+        if self.pareto is not None:
+            return pareto(clips, self.pareto)
         if self.best_worst is not None:
             return best_worst(clips, self.best_worst)
         assert self.all_pairs is not None
@@ -174,13 +191,17 @@ class PairBuildingConfig:
     renoising: RenoisingConfig = field(default_factory=RenoisingConfig)
     """How copies are made and labelled, for partial_renoising."""
     rewards: tuple[RewardTermConfig, ...] = ()
-    """What clips are scored by, as "key/dimension"; `weight` and `normalisation` are not read."""
+    """What clips are scored by; their scores are called "key/dimension". How much each counts is the rule's matter, so
+    `weight` and `normalisation` stay at their defaults."""
     sums: dict[str, dict[str, float]] = field(default_factory=dict)
     """Further scores: name -> {score: factor}, a weighted sum of scores in which higher is better."""
     rule: RuleConfig | None = None
     """How scored clips become pairs, for generated."""
     rater: RaterConfig | None = None
     """Noisy voters who answer in the scores' place; null writes the scores' own verdict."""
+    votes: VotesConfig | None = None
+    """When votes decide. For votes, where null takes the defaults; with a rater, where null keeps every pair and the
+    share of its votes as soft label."""
     evaluation: tuple[Path, ...] = ()
     """Prompt files that results are measured on: a pair with one of their prompts is a leak."""
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -204,7 +225,17 @@ class PairBuildingConfig:
             check_range(name, getattr(self, name), least=1)
         check_range("adapter_scale", self.adapter_scale, least=0.0)
         check_keys(self.rewards)
+        for entry in self.rewards:
+            if entry.weight != 1.0 or entry.normalisation is not None:
+                raise ConfigError(
+                    f"Reward '{entry.key}' has a weight or a normalisation, which only training reads: set "
+                    "rule.omniscore.weights and its normalisation, or `sums`."
+                )
         self._check_source()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as plain values for a manifest, without the folder that it stands in."""
+        return {name: value for name, value in to_plain(self).items() if name != "output_dir"}
 
     def _check_source(self) -> None:
         """Refuse what a source cannot do without, or has no use for."""
@@ -214,6 +245,8 @@ class PairBuildingConfig:
         for name in _IGNORES[self.source]:
             if getattr(self, name) not in (None, ()):
                 raise ConfigError(f"source={self.source} has no use for '{name}': leave it out.")
+        if self.source == "generated" and self.votes is not None and self.rater is None:
+            raise ConfigError("votes needs a rater who votes: add a section `rater`, or leave `votes` out.")
         if self.source == "partial_renoising":
             if (self.prompts is None) == (self.clips is None):
                 raise ConfigError(

@@ -53,7 +53,7 @@ def read_inputs(config: PairBuildingConfig) -> Inputs:
         DataError: Prompts or clips are missing, malformed, of another size, or evaluation prompts.
         BackboneError, ConfigError, AdapterError: Model folder, sizes or adapter do not fit.
     """
-    evaluation = _evaluation(config.evaluation)
+    evaluation = read_evaluation(config.evaluation)
     assert config.backbone is not None
     spec = meta_backbone(config.backbone, text_length=config.sampling.text_length).spec
     spec.latent_shape(clip_shape(config.sampling, 1))
@@ -110,7 +110,13 @@ def _facts(config: PairBuildingConfig, inputs: Inputs) -> dict[str, Any]:
     return facts
 
 
-def _evaluation(files: Sequence[Path]) -> dict[str, PromptSuite]:
+def read_evaluation(files: Sequence[Path]) -> dict[str, PromptSuite]:
+    """Read evaluation suites, by name.
+
+    Raises:
+        DataError: A file is missing or malformed.
+        ConfigError: Two have one name.
+    """
     suites: dict[str, PromptSuite] = {}
     for file in files:
         suite = load_prompts(file)

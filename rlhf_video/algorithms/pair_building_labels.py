@@ -10,7 +10,7 @@ from rlhf_video.algorithms.pair_building_clips import Batch
 from rlhf_video.algorithms.pair_building_config import RaterConfig, RenoisingConfig
 from rlhf_video.algorithms.pair_building_scores import ClipScores, Span
 from rlhf_video.preferences import OVERALL, Label, PreferencePair, SegmentLabel
-from rlhf_video.preferences.pairing import Pairing, ScoredClip
+from rlhf_video.preferences.pairing import Pairing, ScoredClip, VotesConfig, pairs_from_votes
 from rlhf_video.preferences.pairing.scored import SAME_FILE, make_pair, pairing_of
 from rlhf_video.preferences.simulated_votes import simulated_votes
 from rlhf_video.runtime import generator_for
@@ -39,6 +39,15 @@ def rated(pairing: Pairing, scores: Mapping[str, ClipScores], rater: RaterConfig
         answer, soft = {OVERALL: _majority(share)}, {OVERALL: share}
         pairs.append(replace(pair, labels=answer, soft=soft, margin=None, num_votes=rater.voters, source=RATED))
     return pairing_of(pairs, dropped, pairing.unused)
+
+
+def counted(pairing: Pairing, config: VotesConfig) -> Pairing:
+    """Return the pairs that their votes decide; what the rule left out stays counted."""
+    # A weight of a rule is not a number of voters.
+    decided = pairs_from_votes([replace(pair, weight=1.0) for pair in pairing.pairs], config)
+    weights = {_key(pair): pair.weight for pair in pairing.pairs}
+    pairs = [replace(pair, weight=weights[_key(pair)]) for pair in decided.pairs]
+    return pairing_of(pairs, Counter(pairing.dropped) + Counter(decided.dropped), pairing.unused)
 
 
 def votes(pair: PreferencePair, gaps: Sequence[float], rater: RaterConfig, *, seed: int) -> list[float]:
@@ -128,6 +137,10 @@ def _labelled(
         for ((start, stop), _), label in zip(asked[1:], answers[1:], strict=True)
     )
     return replace(pair, labels={OVERALL: answers[0]}, segments=segments)
+
+
+def _key(pair: PreferencePair) -> tuple[str, str, str]:
+    return pair.prompt, pair.a.sha256, pair.b.sha256
 
 
 def _labels(pair: PreferencePair) -> list[Label]:
