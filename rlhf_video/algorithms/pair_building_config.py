@@ -92,7 +92,7 @@ class RaterConfig:
     sharpness: float = 10.0
     """P(A) = sigmoid(sharpness x gap). 10 for scores in [0, 1], as the voters of the sprite rewards have."""
     flips: float = 0.08
-    """Share of votes that are simply wrong (arXiv:1706.03741, section 2.2.3, has 0.1)."""
+    """Share of votes that are simply wrong (arXiv:1706.03741, section 2.2.3, assumes 10% random ones: 0.05)."""
     voters: int = 8
     """Voters of each pair; the share that prefers A is its soft label."""
 
@@ -184,8 +184,8 @@ class PairBuildingConfig:
     pairs: Path | None = None
     """Pairs file whose answers are aggregated. For votes."""
     clips_per_prompt: int = 4
-    """Clips to make for each prompt, with different noise (VideoDPO, arXiv:2412.14167, has 4); partial_renoising makes
-    as many pairs of each clip in `clips`."""
+    """Clips to make for each prompt, with different noise (the gap of best and worst grows with their number: VideoDPO,
+    arXiv:2412.14167); partial_renoising makes as many pairs of each clip in `clips`."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Size of the clips, and the sampler."""
     renoising: RenoisingConfig = field(default_factory=RenoisingConfig)

@@ -10,7 +10,8 @@ def simulated_votes(
     """Return the share of voters who prefer A, for each gap of scores.
 
     Each voter prefers A with probability sigmoid(sharpness * gap) (Bradley and Terry 1952, as in arXiv:1706.03741), and
-    then presses the wrong button with probability `flips` (10% in arXiv:1706.03741, section 2.2.3).
+    then presses the wrong button with probability `flips` (section 2.2.3 there assumes that 10% of the answers are
+    random, which is 0.05 here).
 
     Args:
         gaps: Score of A minus that of B, shape (n,).
