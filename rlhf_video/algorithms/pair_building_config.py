@@ -125,13 +125,9 @@ class RuleConfig:
     @property
     def scores(self) -> tuple[str, ...]:
         """Scores that the rule reads."""
-        if self.omniscore is not None:
-            return (*self.omniscore.weights, *self.omniscore.veto)
-        if self.pareto is not None:
-            return tuple(self.pareto.tolerances)
-        section = self.best_worst or self.all_pairs
+        section = self.best_worst or self.all_pairs or self.omniscore or self.pareto
         assert section is not None
-        return (section.score,)
+        return section.score_names
 
     def apply(self, clips: Sequence[ScoredClip]) -> Pairing:
         """Return the rule's pairs."""
