@@ -58,6 +58,8 @@ def import_pairs(arguments: argparse.Namespace) -> int:
 def export_pairs(arguments: argparse.Namespace) -> int:
     """Write a file of pairs in another layout."""
     layout, store = LAYOUTS[arguments.layout], PreferenceStore(arguments.source)
+    if arguments.target.resolve() == store.path.resolve():
+        raise DataError(f"'{arguments.target}' is the file of pairs itself: name another target.")
     options = {**_question(layout, arguments), "copy_clips": arguments.copy_clips or layout.must_copy}
     exported = layout.export_pairs(store.read(), store, arguments.target, **options)
     print(f"rows             {exported.num_rows} in {arguments.target}")

@@ -40,6 +40,17 @@ def clip_shape(sampling: SamplingConfig, batch: int) -> VideoShape:
     return VideoShape(batch=batch, frames=sampling.num_frames, height=sampling.height, width=sampling.width)
 
 
+def clip_seed(seed: int, prompt: str, number: int) -> int:
+    """Return the noise seed of one clip of a prompt: `torch.Generator().manual_seed(it)` draws it anywhere.
+
+    Args:
+        seed: The run's seed; runs that share it share their noise clip by clip.
+        prompt: What the clip shows.
+        number: Which clip of the prompt, from 0.
+    """
+    return int(torch.randint(2**31 - 1, (), generator=generator_for(seed, "generate", prompt, number)))
+
+
 def sampler_shift(sampling: SamplingConfig, backbone: VideoBackbone) -> float:
     """Return the sigma shift of a run: the config's, or the backbone's own."""
     return backbone.spec.default_shift if sampling.shift is None else sampling.shift

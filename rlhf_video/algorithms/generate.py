@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from rlhf_video.algorithms.clip_maker import clip_seed
 from rlhf_video.attention import AttentionConfig, AttentionPlan
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone, meta_backbone
 from rlhf_video.data import PromptSuite, load_prompts, sha256_file, write_atomic, write_video
@@ -24,7 +25,6 @@ from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.lora import adapter_scale, load_adapter, read_adapter_metadata, recorded_attention
 from rlhf_video.lora.files import adapter_sha256
-from rlhf_video.runtime.seeding import generator_for
 from rlhf_video.settings import changed_fields
 
 logger = logging.getLogger(__name__)
@@ -174,9 +174,7 @@ def _plan(config: GenerateConfig, suite: PromptSuite) -> Iterator[_Clip]:
     for number, prompt in enumerate(suite.prompts):
         slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].strip("-")
         for clip in range(config.clips_per_prompt):
-            generator = generator_for(config.seed, "generate", prompt, clip)
-            seed = int(torch.randint(2**31 - 1, (), generator=generator))
-            yield _Clip(f"{number:04d}-{slug}-{clip}.mp4", prompt, seed)
+            yield _Clip(f"{number:04d}-{slug}-{clip}.mp4", prompt, clip_seed(config.seed, prompt, clip))
 
 
 def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:

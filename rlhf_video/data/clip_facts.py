@@ -26,7 +26,8 @@ def read_clip_facts(path: Path, *, decode: bool = True) -> ClipFacts:
 
     Args:
         path: Any video file that FFmpeg reads.
-        decode: Whether to decode every frame, which finds damage anywhere in the file; else packets are counted.
+        decode: Whether to decode every frame; else packets are counted. Decoders conceal small damage: only a recorded
+            hash finds a changed byte.
 
     Raises:
         DataError: The file is missing, holds no readable video, or has no frame.

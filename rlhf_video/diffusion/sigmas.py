@@ -52,6 +52,19 @@ def flow_sigmas(num_steps: int, shift: float = 1.0) -> Tensor:
     return torch.cat([torch.from_numpy(levels).to(torch.float32), torch.zeros(1)])
 
 
+def sigmas_from(level: float, sigmas: Tensor) -> Tensor:
+    """Return the part of a schedule that denoises from a level: the level itself, then every lower one.
+
+    Args:
+        level: Noise level to start from, in (0, 1].
+        sigmas: Decreasing levels ending in 0, shape (num_steps + 1,).
+
+    Returns:
+        Decreasing levels from `level` to 0, shape (k + 1,), 1 <= k <= num_steps + 1.
+    """
+    return torch.cat([sigmas.new_tensor([level]), sigmas[sigmas < level]])
+
+
 def random_sigma(
     generator: torch.Generator,
     distribution: Literal["uniform", "logit_normal"] = "uniform",

@@ -74,9 +74,9 @@ def audit_pairs(
     """Find every defect of a set of pairs.
 
     Errors: no pairs; no pair decided; every weight 0; opposite answers about the same two clips; clips that are
-    missing, changed, cannot be decoded, or differ from what their record says; clips of a pair that differ in size or
-    length. Warnings: the same comparison twice (also with sides swapped); the preferred clip always on one side or
-    always of one model; clips of a pair that differ in frame rate.
+    missing, changed, cannot be decoded, or differ from what their record says; segments beyond a clip's end; clips of a
+    pair that differ in size or length. Warnings: the same comparison twice (also with sides swapped); the preferred
+    clip always on one side or always of one model; clips of a pair that differ in frame rate.
 
     Args:
         pairs: Pairs of `store`.

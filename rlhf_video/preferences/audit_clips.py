@@ -1,7 +1,8 @@
 """Defects of the files behind preference pairs: missing, changed, corrupt, or of two sizes."""
 
 import os
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from rlhf_video.preferences.finding import Finding, pair_name
 from rlhf_video.preferences.pair import ClipRecord, PreferencePair
 from rlhf_video.preferences.store import PreferenceStore
 
+LATENTS = "latents"
+"""Name of the tensor in a file of latents."""
 _RATE_TOLERANCE = 1e-3  # relative; containers keep rates as fractions
 
 
@@ -21,13 +24,22 @@ _RATE_TOLERANCE = 1e-3  # relative; containers keep rates as fractions
 class _Size:
     """What decides whether two clips can be compared element by element."""
 
-    shape: tuple[int, ...]
-    """Frames, height and width of a video in pixels; the tensor's shape of latents."""
-    fps: float | None
-    is_latent: bool
+    video: tuple[int, int, int] | None
+    """Frames, height and width in pixels; None for latents whose record does not say."""
+    latent: tuple[int, ...] | None = None
+    """Shape of the tensor; None for videos."""
+    fps: float | None = None
+
+    def differs(self, other: "_Size") -> bool:
+        """Whether the two are known to differ; latents and a video are compared by what the records say."""
+        if self.latent is not None and other.latent is not None:
+            return self.latent != other.latent
+        return self.video is not None and other.video is not None and self.video != other.video
 
     def __str__(self) -> str:
-        return ("latents " if self.is_latent else "") + "x".join(map(str, self.shape))
+        if self.latent is not None:
+            return f"latents {'x'.join(map(str, self.latent))}"
+        return "x".join(map(str, self.video or ()))
 
 
 def clip_findings(
@@ -60,7 +72,7 @@ def clip_findings(
         remedy = "Correct num_frames, height, width and fps of these records, or leave the fields out."
         title = f"{len(wrong)} records differ from their file"
         findings.append(Finding("records", "error", title, remedy, tuple(dict.fromkeys(wrong))))
-    return findings + _differences(pairs, sizes, same_size=same_size)
+    return [*findings, *_beyond_end(pairs, sizes), *_differences(pairs, sizes, same_size=same_size)]
 
 
 def _measure(
@@ -91,21 +103,22 @@ def _size(clip: ClipRecord, file: Path, *, decode: bool) -> _Size:
     Raises:
         DataError: The file cannot be read.
     """
+    said = (clip.num_frames, clip.height, clip.width)
+    recorded = None if None in said else typing.cast(tuple[int, int, int], said)
     if clip.is_latent:
-        return _Size(_latent_shape(file), clip.fps, is_latent=True)
-    if not decode and clip.num_frames and clip.height and clip.width:
-        return _Size((clip.num_frames, clip.height, clip.width), clip.fps, is_latent=False)
+        return _Size(recorded, _latent_shape(file), clip.fps)
+    if recorded is not None and not decode:
+        return _Size(recorded, fps=clip.fps)
     facts = read_clip_facts(file, decode=decode)
-    return _Size((facts.num_frames, facts.height, facts.width), facts.fps, is_latent=False)
+    return _Size((facts.num_frames, facts.height, facts.width), fps=facts.fps)
 
 
 def _latent_shape(file: Path) -> tuple[int, ...]:
     try:
         with safe_open(file, framework="pt") as handle:
-            names = list(handle.keys())
-            if len(names) != 1:
-                raise DataError(f"it holds {len(names)} tensors: a file of latents holds one")
-            return tuple(handle.get_slice(names[0]).get_shape())
+            if LATENTS not in handle.keys():  # noqa: SIM118  # it is no mapping
+                raise DataError(f"it holds no tensor '{LATENTS}'")
+            return tuple(handle.get_slice(LATENTS).get_shape())
     except (SafetensorError, OSError) as error:
         raise DataError(f"no safetensors file: {error}") from error
 
@@ -113,15 +126,28 @@ def _latent_shape(file: Path) -> tuple[int, ...]:
 def _wrong_record(clip: ClipRecord, sizes: Mapping[str, _Size]) -> list[str]:
     """Return where a record of a video differs from its file."""
     size = sizes.get(clip.path)
-    if size is None or size.is_latent:
+    if size is None or size.latent is not None or size.video is None:
         return []
-    num_frames, height, width = size.shape
+    num_frames, height, width = size.video
     said = {"num_frames": clip.num_frames, "height": clip.height, "width": clip.width}
     found = {"num_frames": num_frames, "height": height, "width": width}
     wrong = [f"{name} {said[name]}, file {found[name]}" for name in said if said[name] not in (None, found[name])]
     if clip.fps and size.fps and _rates_differ(clip.fps, size.fps):
         wrong.append(f"fps {clip.fps:g}, file {size.fps:g}")
     return [f"{clip.path} (record: {', '.join(wrong)})"] if wrong else []
+
+
+def _beyond_end(pairs: Sequence[PreferencePair], sizes: Mapping[str, _Size]) -> Iterator[Finding]:
+    """Find segment labels of frames that a clip does not have."""
+    cases = []
+    for index, pair in enumerate(pairs):
+        last = max((segment.stop for segment in pair.segments), default=0)
+        known = [size.video[0] for clip in pair.clips if (size := sizes.get(clip.path)) and size.video]
+        if known and last > min(known):
+            cases.append(f"{pair_name(index)} (frame {last} of {min(known)})")
+    if cases:
+        title = f"segments of {len(cases)} pairs end after their clip"
+        yield Finding("segments", "error", title, "Count segments in pixel frames, `stop` not included.", tuple(cases))
 
 
 def _differences(pairs: Sequence[PreferencePair], sizes: Mapping[str, _Size], *, same_size: bool) -> list[Finding]:
@@ -132,7 +158,7 @@ def _differences(pairs: Sequence[PreferencePair], sizes: Mapping[str, _Size], *,
         a, b = (sizes.get(clip.path) for clip in pair.clips)
         if a is None or b is None:
             continue
-        if (a.shape, a.is_latent) != (b.shape, b.is_latent):
+        if a.differs(b):
             shapes.append(f"{pair_name(index)} ({a} and {b})")
         if a.fps and b.fps and _rates_differ(a.fps, b.fps):
             rates.append(f"{pair_name(index)} ({a.fps:g} and {b.fps:g})")

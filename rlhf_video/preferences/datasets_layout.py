@@ -47,7 +47,7 @@ def export_datasets(
     folder, dropped = Path(path), Counter[str]()
     if not copy_clips:
         raise DataError("copy_clips=False does not fit the datasets layout: it reads only clips inside its folder.")
-    if folder.suffix or folder.is_file():
+    if folder.suffix in (".parquet", ".jsonl", ".csv") or folder.is_file():
         raise DataError(f"'{folder}' must be a folder: it gets {METADATA} and clips/.")
     require_pyarrow(folder / METADATA)
     kept = list(videos_of(pairs, dropped))

@@ -27,7 +27,7 @@ class ClipRecord:
     """One clip of a pair."""
 
     path: str
-    """Video file, or .safetensors file of latents, relative to the folder of the pairs file, with forward slashes."""
+    """Video file, or .safetensors file with the tensor `latents`; relative to the folder of the pairs file, with /."""
     sha256: str
     """Of the file, 64 hexadecimal digits."""
     seed: int | None = None

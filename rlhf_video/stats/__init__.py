@@ -1,4 +1,4 @@
-"""Intervals and tests for clips grouped by prompt, tie models, agreement with people's choices: pure NumPy."""
+"""Intervals and tests for clips grouped by prompt, tie models, rankings, agreement with people: pure NumPy."""
 
 from rlhf_video.stats.agreement import (
     AgreementCounts,
@@ -12,32 +12,76 @@ from rlhf_video.stats.agreement import (
 )
 from rlhf_video.stats.bootstrap import Interval, bootstrap_mean, bootstrap_statistic, paired_bootstrap
 from rlhf_video.stats.calibration import brier_score, calibration_error, fit_slope, win_probability
+from rlhf_video.stats.comparison_graph import connected_parts
+from rlhf_video.stats.comparisons import ClusterBy, Comparisons
 from rlhf_video.stats.permutation import cluster_permutation_test
+from rlhf_video.stats.ranking import Ranking, RankingModel, elo, fit_ranking
+from rlhf_video.stats.ranking_covariance import (
+    RankingCovariance,
+    clustered_covariance,
+    difference_interval,
+    expected_points_interval,
+    model_covariance,
+    strength_intervals,
+    tie_interval,
+)
+from rlhf_video.stats.ranking_draws import (
+    RankedSystem,
+    StrengthDraws,
+    bootstrap_draws,
+    normal_draws,
+    percentile_intervals,
+    rank_systems,
+    simultaneous_critical,
+)
 from rlhf_video.stats.ranks import AreaUnderCurve, KendallTauB, SpearmanRho
+from rlhf_video.stats.rater_agreement import leave_one_rater_out
 from rlhf_video.stats.tie_models import bradley_terry, davidson, rao_kupper
 
 __all__ = [
     "AgreementCounts",
     "AreaUnderCurve",
+    "ClusterBy",
+    "Comparisons",
     "CrossFit",
     "Interval",
     "KendallTauB",
+    "RankedSystem",
+    "Ranking",
+    "RankingCovariance",
+    "RankingModel",
     "SpearmanRho",
+    "StrengthDraws",
     "TieCurve",
     "TieThreshold",
     "agreement_counts",
+    "bootstrap_draws",
     "bootstrap_mean",
     "bootstrap_statistic",
     "bradley_terry",
     "brier_score",
     "calibration_error",
     "cluster_permutation_test",
+    "clustered_covariance",
+    "connected_parts",
     "correct_at",
     "credit_without_ties",
     "cross_fit_threshold",
     "davidson",
+    "difference_interval",
+    "elo",
+    "expected_points_interval",
+    "fit_ranking",
     "fit_slope",
+    "leave_one_rater_out",
+    "model_covariance",
+    "normal_draws",
     "paired_bootstrap",
+    "percentile_intervals",
+    "rank_systems",
     "rao_kupper",
+    "simultaneous_critical",
+    "strength_intervals",
+    "tie_interval",
     "win_probability",
 ]

@@ -90,7 +90,7 @@ def bootstrap_mean(
     if num_clusters == 1:
         return Interval(mean, -math.inf, math.inf, num_items, num_clusters)
     means = _resampled_means(sums, sizes, num_resamples=num_resamples, rng=np.random.default_rng(seed))
-    tail = _expanded_tail((1.0 - level) / 2.0, num_clusters)
+    tail = expanded_tail((1.0 - level) / 2.0, num_clusters)
     low, high = np.quantile(means, [tail, 1.0 - tail])
     # Rounding in the resampled sums may put equal values one ulp beside their mean.
     return Interval(mean, min(float(low), mean), max(float(high), mean), num_items, num_clusters)
@@ -140,14 +140,23 @@ def bootstrap_statistic(
     defined = draws[~np.isnan(draws)]
     if 2 * len(defined) < num_resamples:
         return Interval(whole, -math.inf, math.inf, len(index), num_clusters)
-    tail = _expanded_tail((1.0 - level) / 2.0, num_clusters)
+    tail = expanded_tail((1.0 - level) / 2.0, num_clusters)
     low, high = np.quantile(defined, [tail, 1.0 - tail])
     return Interval(whole, min(float(low), whole), max(float(high), whole), len(index), num_clusters)
 
 
-def _check_draws(num_resamples: int, level: float) -> None:
+def check_level(level: float) -> None:
+    """Refuse what is no confidence level.
+
+    Raises:
+        DataError: The level is not in (0, 1).
+    """
     if not 0.0 < level < 1.0:
         raise DataError(f"level={level} is not a confidence level: use a number between 0 and 1, for example 0.95.")
+
+
+def _check_draws(num_resamples: int, level: float) -> None:
+    check_level(level)
     if num_resamples < 1:
         raise DataError(f"num_resamples={num_resamples} draws nothing: use 1,000 or more.")
 
@@ -165,8 +174,13 @@ def _resampled_means(
     return np.concatenate(means)
 
 
-def _expanded_tail(tail: float, num_clusters: int) -> float:
-    """Return the tail probability whose percentile interval is as wide as a t interval of num_clusters values."""
+def expanded_tail(tail: float, num_clusters: int) -> float:
+    """Return the tail probability whose percentile interval is as wide as a t interval (Hesterberg 2015, section 5.3).
+
+    Args:
+        tail: Nominal probability of one tail, in (0, 1/2].
+        num_clusters: Number of resampled values, >= 2.
+    """
     widening = math.sqrt(num_clusters / (num_clusters - 1)) * student_quantile(1.0 - tail, num_clusters - 1)
     return NormalDist().cdf(-widening)
 

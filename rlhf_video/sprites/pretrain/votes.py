@@ -13,6 +13,7 @@ import numpy as np
 
 from rlhf_video.data import sha256_file, write_lossless
 from rlhf_video.preferences import OVERALL, ClipRecord, Label, PreferencePair, PreferenceStore
+from rlhf_video.preferences.simulated_votes import simulated_votes
 from rlhf_video.sprites.grammar import Scene
 from rlhf_video.sprites.pretrain.clip_pool import GROUP, ClipPool, rendered_groups
 from rlhf_video.sprites.pretrain.reward_recipes import MOTION_SHARE, RewardRecipe
@@ -73,9 +74,7 @@ def write_votes(
 
 def vote(difference: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the share of `VOTERS` noisy voters who prefer A, for each difference of verifier scores (A minus B)."""
-    seen = (VOTERS, len(difference))
-    a_wins = rng.random(seen) < 1 / (1 + np.exp(-VOTE_SHARPNESS * difference))
-    return np.mean(a_wins ^ (rng.random(seen) < VOTE_FLIPS), axis=0)
+    return simulated_votes(difference, rng, voters=VOTERS, sharpness=VOTE_SHARPNESS, flips=VOTE_FLIPS)
 
 
 def questions_by_label(recipe: RewardRecipe) -> dict[str, tuple[str, ...]]:

@@ -88,3 +88,19 @@ def dpo_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
         "batch": {"global_pairs": 4},
         "ema_decay": 0.5,
     }
+
+
+@pytest.fixture
+def pairs_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]:
+    """Return plain config values of pair building: four prompts, three clips each, the brighter one wins."""
+    return {
+        "backbone": recipe["backbone"],
+        "prompts": str(tmp_path / "train.txt"),
+        "evaluation": [str(tmp_path / "test.txt")],
+        "clips_per_prompt": 3,
+        "sampling": {"num_frames": 9, "height": 16, "width": 16, "num_steps": 3, "guidance": 2.0},
+        "rewards": [{"name": "brightness"}, {"name": "sharpness"}],
+        "rule": {"all_pairs": {"score": "brightness/brightness"}},
+        "split": {"validation_share": 0.4, "seed": 1},
+        "batch_size": 4,
+    }

@@ -256,7 +256,7 @@ class TestDatasets:
         pytest.importorskip("pyarrow", reason='needs pip install -e ".[datasets]"')
         export_datasets(store.read(), store, tmp_path / "hub")
         next((tmp_path / "hub" / "clips").iterdir()).write_bytes(b"another")
-        with pytest.raises(DataError, match="2 of 4 rows .*is not the recorded one"):
+        with pytest.raises(DataError, match=r"2 of 4 rows .*is not the recorded one"):
             import_datasets(tmp_path / "hub", store)
         with pytest.raises(DataError, match="must be a folder"):
             export_datasets(store.read(), store, tmp_path / "pairs.parquet")

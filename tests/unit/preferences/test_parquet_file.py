@@ -65,7 +65,7 @@ pairs = st.builds(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(first=st.lists(pairs, min_size=1, max_size=3), second=st.lists(pairs, max_size=2))
 def test_both_kinds_of_file_hold_the_same_records(
     tmp_path_factory: pytest.TempPathFactory, first: list[PreferencePair], second: list[PreferencePair]
