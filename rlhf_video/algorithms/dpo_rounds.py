@@ -192,8 +192,6 @@ def _table(rounds: Sequence[Mapping[str, float | None]]) -> str:
         return f"{scores[f'{name}/adapter']:.3f} ({scores[f'{name}/difference']:+.3f}{interval})"
 
     names = [name.removesuffix("/base") for name in rounds[0] if name.endswith("/base")]
-    rows = [
-        (name, f"{rounds[0][f'{name}/base']:.3f}", *(cell(scores, name) for scores in rounds)) for name in names
-    ]
+    rows = [(name, f"{rounds[0][f'{name}/base']:.3f}", *(cell(scores, name) for scores in rounds)) for name in names]
     header = ("score", "base", *(f"round {number}" for number in range(1, len(rounds) + 1)))
     return markdown_table(header, rows, align="l" + "r" * (len(rounds) + 1))
