@@ -50,6 +50,8 @@ def train(
         "output_dir": str(folder / name),
         **changes,
     }
+    if "reference" in changes:  # each run fills its own
+        config["reference"] = {"fixed_draws": 4, "cache": str(folder / f"{name}-kept")}
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, *launcher, "rlhf_video/train_dpo.py", "--config", str(file)]
@@ -66,7 +68,7 @@ def train(
 def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None:
     changes: dict[str, dict[str, object]] = {
         "joint": {},
-        "two_pass, cached": {"passes": "two_pass", "reference": {"fixed_draws": 4, "cache": str(folder / "kept")}},
+        "two_pass, cached": {"passes": "two_pass", "reference": {"fixed_draws": 4, "cache": "kept"}},
         "token budget": {"batch": {"token_budget": 24}},  # three pairs of 8 tokens: one place is filled up
     }
     name = kind.replace(", ", "-").replace(" ", "-")
