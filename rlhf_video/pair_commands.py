@@ -7,6 +7,7 @@ from typing import Any
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.preferences import OVERALL, PreferenceStore, audit_pairs
 from rlhf_video.preferences.layouts import LAYOUTS, Layout
+from rlhf_video.preferences.pack import pack
 from rlhf_video.preferences.transfer import counts_text
 
 
@@ -37,6 +38,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--no-hashes", action="store_true", help="do not compare contents with recorded hashes")
     check.add_argument("--limit", type=int, default=5, metavar="N", help="cases to list of each defect; default: 5")
     check.set_defaults(run=check_pairs)
+    packing = commands.add_parser("pack", help="copy a folder of pairs without the clips that no pair names")
+    packing.add_argument("source", type=Path, metavar="SRC", help="folder that build_pairs.py wrote")
+    packing.add_argument("target", type=Path, metavar="DST", help="new folder")
+    packing.set_defaults(run=pack_pairs)
 
 
 def import_pairs(arguments: argparse.Namespace) -> int:
@@ -81,6 +86,14 @@ def check_pairs(arguments: argparse.Namespace) -> int:
     )
     print(audit.message(arguments.limit))
     return 1 if audit.errors else 0
+
+
+def pack_pairs(arguments: argparse.Namespace) -> int:
+    """Copy a folder of pairs without the clips that no pair names."""
+    packed = pack(arguments.source, arguments.target)
+    print(f"pairs            {packed.num_pairs} in {arguments.target}")
+    print(f"clips            {packed.num_clips}, {packed.num_bytes / 1e6:.1f} MB in all")
+    return 0
 
 
 def _question(layout: Layout, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Item:
     """Of its noise: `torch.Generator().manual_seed(seed)`."""
     given: Path | None = None
     """Clip to re-noise; None re-noises a generated one."""
+    guidance: float | None = None
+    """Scale of the guidance; None takes the sampler's."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,29 @@ class PromptClip:
 Batch = tuple[PromptClip, ...]
 
 
-def plan_items(prompts: Sequence[str], clips_per_prompt: int, *, seed: int) -> list[Item]:
+def plan_items(
+    prompts: Sequence[str], clips_per_prompt: int, *, seed: int, guidances: Sequence[float] = ()
+) -> list[Item]:
     """Return the clips of a run in a fixed order; the same seeds as generate.py's.
 
     Args:
         prompts: What to show, distinct.
         clips_per_prompt: With different noise.
         seed: The run's seed.
+        guidances: What a prompt's clips take in turn; clips of one guidance come one after the other.
     """
-    return [
-        Item(f"{number:04d}-{slug(prompt)}-{clip}", prompt, clip_seed(seed, prompt, clip))
+    scales: Sequence[float | None] = guidances or (None,)
+    items = [
+        Item(
+            f"{number:04d}-{slug(prompt)}-{clip}",
+            prompt,
+            clip_seed(seed, prompt, clip),
+            guidance=scales[clip % len(scales)],
+        )
         for number, prompt in enumerate(prompts)
         for clip in range(clips_per_prompt)
     ]
+    return sorted(items, key=lambda item: scales.index(item.guidance))
 
 
 def slug(prompt: str) -> str:

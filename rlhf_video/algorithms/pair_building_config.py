@@ -179,6 +179,9 @@ class PairBuildingConfig:
     partial_renoising."""
     pairs: Path | None = None
     """Pairs file whose answers are aggregated. For votes."""
+    guidances: tuple[float, ...] = ()
+    """Guidance scales that the generated clips of a prompt take in turn, for pairs of samplers as people compare them;
+    empty: all take `sampling.guidance`."""
     clips_per_prompt: int = 4
     """Clips to make for each prompt, with different noise (the gap of best and worst grows with their number: VideoDPO,
     arXiv:2412.14167); partial_renoising makes as many pairs of each clip in `clips`."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,8 @@ from rlhf_video.preferences.store import prompt_key
 from rlhf_video.settings import changed_fields, dump_yaml, to_plain
 
 FIXES_CLIPS = (
-    *("source", "backbone", "adapter_scale", "attention", "clips_per_prompt", "sampling", "save", "batch_size"),
-    *("precision", "vae_tiling", "seed"),
+    *("source", "backbone", "adapter_scale", "attention", "clips_per_prompt", "guidances", "sampling", "save"),
+    *("batch_size", "precision", "vae_tiling", "seed"),
 )
 """Config fields that decide the clips, beside what files hold and the levels of re-noising; resuming keeps them."""
 _SHOWN = 5  # broken clips that a message lists
@@ -71,8 +72,11 @@ def read_inputs(config: PairBuildingConfig) -> Inputs:
         suite = first_prompts(load_prompts(config.prompts), config.num_prompts, "num_prompts")
         sources["prompts"] = suite.sha256
         _refuse_leaks(suite.prompts, evaluation, config)
-        given, made = [], plan_items(suite.prompts, config.clips_per_prompt, seed=config.seed)
-    filed, batches = _cut(given, config.batch_size), _cut(made, config.batch_size)
+        given, made = [], _planned(suite.prompts, config)
+    filed = _cut(given, config.batch_size)
+    batches = [
+        part for _, one in groupby(made, lambda item: item.guidance) for part in _cut(list(one), config.batch_size)
+    ]
     return Inputs((*filed, *batches), len(filed), spans, evaluation, sources)
 
 
@@ -178,7 +182,7 @@ def _given_items(listed: Sequence[ListedClip], config: PairBuildingConfig) -> tu
             Item(f"given-{number:04d}-{slug(clip.prompt)}", clip.prompt, 0, clip.file)
             for number, clip in enumerate(listed)
         ]
-        return filed, plan_items(prompts, config.clips_per_prompt, seed=config.seed)
+        return filed, _planned(prompts, config)
     each = config.clips_per_prompt
     return [], [
         Item(
@@ -190,6 +194,10 @@ def _given_items(listed: Sequence[ListedClip], config: PairBuildingConfig) -> tu
         for number, clip in enumerate(listed)
         for copy in range(each)
     ]
+
+
+def _planned(prompts: Sequence[str], config: PairBuildingConfig) -> list[Item]:
+    return plan_items(prompts, config.clips_per_prompt, seed=config.seed, guidances=config.guidances)
 
 
 def _cut(items: Sequence[ItemT], size: int) -> list[tuple[ItemT, ...]]:

@@ -90,7 +90,7 @@ def _generated(
 ) -> Batch:
     """Sample one clip for each item."""
     latents = _sampled(config, items, backbone)
-    facts = _facts(config, backbone)
+    facts = _facts(config, items, backbone)
     return tuple(
         PromptClip(item.prompt, shelf.write(item.name, latent, backbone, seed=item.seed, **facts))
         for item, latent in zip(items, latents, strict=True)
@@ -126,7 +126,7 @@ def _renoised(
     level = span.lowest + (span.highest - span.lowest) * share
     clean = _given(items, backbone) if items[0].given is not None else _sampled(config, items, backbone)
     sigmas = sigmas_from(level, sampler_sigmas(config.sampling, backbone))
-    facts = _facts(config, backbone)
+    facts = _facts(config, items, backbone)
     facts["sampler"] |= {"renoised_to": level}
     copies: list[list[PromptClip]] = []
     for side in ("a", "b"):
@@ -159,17 +159,23 @@ def _noise(config: PairBuildingConfig, seeds: Sequence[int], backbone: VideoBack
 
 def _velocity(config: PairBuildingConfig, items: Sequence[Item], backbone: VideoBackbone) -> Any:
     cond = backbone.encode_prompts([item.prompt for item in items], config.sampling.negative_prompt)
-    guidance = config.sampling.guidance
+    guidance = _guidance(config, items)
     return lambda latents, sigma: backbone.velocity(latents, sigma, cond, guidance=guidance)
 
 
-def _facts(config: PairBuildingConfig, backbone: VideoBackbone) -> dict[str, Any]:
-    """Return what the records of all generated clips share."""
+def _guidance(config: PairBuildingConfig, items: Sequence[Item]) -> float:
+    """Return the guidance of a batch; all its items have the same."""
+    own = items[0].guidance
+    return config.sampling.guidance if own is None else own
+
+
+def _facts(config: PairBuildingConfig, items: Sequence[Item], backbone: VideoBackbone) -> dict[str, Any]:
+    """Return what the records of all generated clips of a batch share."""
     size = config.sampling
     sampler: dict[str, object] = {
         "name": "flow_euler",
         "num_steps": size.num_steps,
-        "guidance": size.guidance,
+        "guidance": _guidance(config, items),
         "shift": sampler_shift(size, backbone),
         "precision": config.precision,
     }

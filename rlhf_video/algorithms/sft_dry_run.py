@@ -30,7 +30,12 @@ def describe(config: SftConfig) -> str:
     latent, grid = backbone.spec.latent_shape(shape), backbone.token_grid(shape)
     plan = backbone.plan_for(config.attention, shape)
     attention = DENSE if plan.is_full else plan.describe(grid)
-    micro = max(config.batch.global_clips // config.batch.accumulation, 1)
+    budget = config.batch.token_budget
+    clips = config.batch.global_clips if budget is None else budget // grid.num_tokens
+    micro = max(-(-clips // config.batch.accumulation), 1)
+    step = (
+        f"{clips} clips" if budget is None else f"{budget} tokens of clips of one size, {clips} of the sampling size,"
+    )
     method = f"clips of {config.data.train}" if config.recovery is None else "the dense model's attention and velocity"
     scores = [entry.key for entry in (*([config.judge] if config.judge else []), *config.rewards)]
     lines = [
@@ -40,7 +45,7 @@ def describe(config: SftConfig) -> str:
         f"latents          {latent[1:]}, {grid.num_tokens} tokens",
         f"attention        {textwrap.indent(attention, 17 * ' ').lstrip()}",
         f"adapter          rank {config.lora.rank}, alpha {config.lora.alpha:g}: {trainable} trainable parameters",
-        f"batch            {config.batch.global_clips} clips a step over all processes, "
+        f"batch            {step} a step over all processes, "
         f"{micro} at a time on one process (accumulation {config.batch.accumulation})",
         f"reported         {', '.join(scores) or 'guards only'}",
         "",

@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from rlhf_video.algorithms.clip_maker import ClipMaker
+from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.data import write_lossless
 from rlhf_video.testing import tiny_wan_pipeline
 from rlhf_video.testing.tiny_pairs import tiny_clip_pairs
@@ -104,3 +110,22 @@ def pairs_recipe(recipe: dict[str, object], tmp_path: Path) -> dict[str, object]
         "split": {"validation_share": 0.4, "seed": 1},
         "batch_size": 4,
     }
+
+
+@pytest.fixture
+def measurements(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Count how often a run makes a set of clips, and how often it measures its held-out items."""
+    counts = {"clips": 0, "held-out errors": 0}
+    make_clips, measure = ClipMaker.clips, HeldOutError._measure
+
+    def counted_clips(maker: ClipMaker, *args: Any, **options: Any) -> Tensor:
+        counts["clips"] += 1
+        return make_clips(maker, *args, **options)
+
+    def counted_measure(error: HeldOutError) -> NDArray[np.float64]:
+        counts["held-out errors"] += 1
+        return measure(error)
+
+    monkeypatch.setattr(ClipMaker, "clips", counted_clips)
+    monkeypatch.setattr(HeldOutError, "_measure", counted_measure)
+    return counts

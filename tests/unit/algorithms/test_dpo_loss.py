@@ -61,7 +61,9 @@ def test_margin_and_gains_are_told_without_gradient() -> None:
 
 def test_label_smoothing_is_conservative_dpo() -> None:
     x = 1.5 * -DELTA
-    assert loss(replace(SIGMOID, label_smoothing=0.1)) == pytest.approx(0.9 * softplus(-x) + 0.1 * softplus(x))
+    smoothed = replace(SIGMOID, label_smoothing=0.1)
+    assert loss(smoothed) == pytest.approx(0.9 * softplus(-x) + 0.1 * softplus(x))
+    assert loss(smoothed, p=0.0) == pytest.approx(0.1 * softplus(-x) + 0.9 * softplus(x))
 
 
 def test_robust_is_unbiased_under_flipped_labels() -> None:

@@ -36,8 +36,8 @@ def test_kto_pulls_liked_clips_above_the_reference_point_and_disliked_ones_below
     v = 1.5 * (REF_CHOSEN - CHOSEN) - 0.2
     up, down = 1 / (1 + math.exp(v)), 1.3 / (1 + math.exp(-v))
     assert kto(config, [1.0, 0.0, NAN, 0.25], 0.2).tolist() == pytest.approx([up, down, 0, 0.25 * up + 0.75 * down])
-    smoothed = kto(replace(config, label_smoothing=0.1, sft_weight=0.2), [1.0], 0.2)
-    assert float(smoothed) == pytest.approx(0.9 * up + 0.1 * down + 0.2 * CHOSEN)
+    smoothed = kto(replace(config, label_smoothing=0.1, sft_weight=0.2), [1.0, 0.0], 0.2)
+    assert smoothed.tolist() == pytest.approx([0.9 * up + 0.1 * down + 0.2 * CHOSEN, 0.1 * up + 0.9 * down])
 
 
 def test_a_pair_is_two_thumbs_and_both_may_be_down() -> None:

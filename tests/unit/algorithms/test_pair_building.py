@@ -80,6 +80,15 @@ def test_the_better_clip_of_a_prompt_wins_and_its_record_says_how_it_was_made(
     assert {"prompts", "made", "scores"} == set(manifest["sources"])
 
 
+def test_clips_of_a_prompt_take_guidances_in_turn_and_say_so(pairs_recipe: Recipe, tmp_path: Path) -> None:
+    plain, mixed = run(pairs_recipe, tmp_path / "a"), run(pairs_recipe, tmp_path / "b", guidances=[2.0, 5.0])
+    clips = {clip.path: clip for pair in pairs_of(mixed) for clip in pair.clips}
+    assert {path[-5]: clip.sampler["guidance"] for path, clip in clips.items()} == {"0": 2.0, "1": 5.0, "2": 2.0}
+    for path in clips:
+        same = (plain / path).read_bytes() == (mixed / path).read_bytes()
+        assert same == (path[-5] != "1"), "only the guidance differs"
+
+
 def test_a_clip_is_what_its_record_says(pairs_recipe: Recipe, tmp_path: Path) -> None:
     folder = run(pairs_recipe, tmp_path / "a")
     pair = pairs_of(folder)[0]

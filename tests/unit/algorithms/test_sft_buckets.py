@@ -11,6 +11,7 @@ from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft import train
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_data import fitting_size
+from rlhf_video.algorithms.sft_dry_run import describe
 from rlhf_video.attention import AttentionPlan, Full, Local
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.data import ClipSize, write_lossless
@@ -77,6 +78,12 @@ def test_accumulation_changes_nothing_where_it_does_not_divide_a_batch(mixed: Re
     run(mixed, tmp_path / "pieces", num_steps=5, batch__accumulation=2)
     assert steps_of(tmp_path / "whole") == steps_of(tmp_path / "pieces")
     assert adapter_distance(tmp_path / "whole", tmp_path / "pieces") < 1e-5
+
+
+def test_dry_run_says_what_the_budget_holds(mixed: Recipe, tmp_path: Path) -> None:
+    config = load_config(SftConfig, write_config(mixed, tmp_path / "a", batch__token_budget=9, batch__accumulation=2))
+    text = describe(config)
+    assert "9 tokens of clips of one size, 4 of the sampling size, a step over all processes, 2 at a time" in text
 
 
 def test_clips_that_fit_no_bucket_are_named_with_what_would_fit(mixed: Recipe, tmp_path: Path) -> None:

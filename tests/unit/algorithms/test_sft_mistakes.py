@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf_video.attention import AttentionPlan, Band
 from rlhf_video.data import write_lossless
 from rlhf_video.testing.runs import write_config
 from rlhf_video.train_sft import main
@@ -172,6 +173,19 @@ def test_mistakes_in_the_clips_are_found_before_a_model_is_loaded(
     write_lossless(tmp_path / "heldout" / "pink.mkv", torch.zeros(9, 3, 16, 16), 8)
     assert "data.validation: 1 of 2 clips do not fit" in command()
     assert "batch.token_budget=1 is less than 4 of 4 clips need" in command(batch__token_budget=1)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_attention_plan_that_is_gone_when_resuming(command: Command, tmp_path: Path, is_finished: bool) -> None:
+    file = tmp_path / "plan.json"
+    AttentionPlan(num_heads=6, layers=(Band(halo=0.0), Band(halo=0.0))).save(file)
+    assert command(attention__file=str(file)) == ""
+    file.unlink()
+    if not is_finished:
+        (tmp_path / "run" / "card.json").unlink()
+    message = command("--resume", attention__file=str(file))
+    assert str(file) in message
+    assert "cannot be read (No such file or directory)" in message
 
 
 def test_clips_listed_as_json_lines_train_alike(command: Command, sft_recipe: Recipe, tmp_path: Path) -> None:

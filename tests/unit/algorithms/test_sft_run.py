@@ -61,6 +61,27 @@ def test_a_finished_run_is_not_measured_again(
     assert run(sft_recipe, tmp_path / "a", resume=True) == first
 
 
+@pytest.mark.parametrize("tests", [False, True])
+def test_nothing_is_measured_twice_at_the_end(
+    sft_recipe: Recipe, tmp_path: Path, measurements: dict[str, int], tests: bool
+) -> None:
+    if tests:
+        sft_recipe["prompts"]["test"] = str(tmp_path / "test.txt")
+    run(sft_recipe, tmp_path / "a")
+    assert measurements == {"clips": 4 if tests else 2, "held-out errors": 2}, "base and adapter"
+    last = {key: value for line in read_metrics(tmp_path / "a") for key, value in line.items()}
+    for key in ("flow_matching/loss/adapter", *(() if tests else ("brightness/brightness/adapter",))):
+        assert last[f"result/{key}"] == last[f"validation/{key}"]
+
+
+def test_a_run_that_was_killed_before_its_end_was_told_is_measured_at_resuming(
+    sft_recipe: Recipe, tmp_path: Path
+) -> None:
+    first = run(sft_recipe, tmp_path / "a")
+    (tmp_path / "a" / "card.json").unlink()
+    assert run(sft_recipe, tmp_path / "a", resume=True) == first
+
+
 @pytest.mark.parametrize("every", [2, 3], ids=["validations line up", "the short run ends between two"])
 def test_resuming_is_bit_equal_to_a_straight_run(sft_recipe: Recipe, tmp_path: Path, every: int) -> None:
     run(sft_recipe, tmp_path / "straight", num_steps=4, validation__every=every, checkpoint__every=2)

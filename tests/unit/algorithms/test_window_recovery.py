@@ -85,6 +85,11 @@ def test_the_student_moves_to_its_teacher_and_the_run_says_so(recipe_of_recovery
     assert "validation/brightness/brightness/difference" in numbers, "dense base against windowed student"
     assert "psnr/to_dense" in outcome.table
     assert "windows, no adapter" in outcome.table
+    page = outcome.report.read_text()
+    assert "<h2>What the adapter regains</h2>" in page
+    assert "PSNR to the dense clip, dB" in page
+    assert '<th class="num">dense base</th><th class="num">windows</th>' in page
+    assert '<th class="num">windows, no adapter</th><th class="num">windows, adapter</th>' in page
     card = json.loads((tmp_path / "a" / "card.json").read_text())
     assert card["method"] == "window_recovery"
     assert set(card["recovery"]["base"]) == set(card["comparison"]["base"]) | {"psnr/to_dense"}
@@ -101,6 +106,17 @@ def test_the_adapter_carries_the_whole_plan_and_adapts_attention_alone(
     backbone = load_backbone(tiny_folder)
     load_adapter(backbone, outcome.adapter, attention="apply")
     assert backbone.attention_plan == PLAN
+
+
+@pytest.mark.parametrize("tests", [False, True])
+def test_nothing_is_measured_twice_at_the_end(
+    recipe_of_recovery: Recipe, tmp_path: Path, measurements: dict[str, int], tests: bool
+) -> None:
+    if tests:
+        recipe_of_recovery["prompts"]["test"] = str(tmp_path / "test.txt")
+    run(recipe_of_recovery, tmp_path / "a")
+    sets = 2 if tests else 1
+    assert measurements == {"clips": 3 * sets, "held-out errors": 2}, "dense base, windows without and with adapter"
 
 
 @pytest.mark.parametrize("states", ["renoised", "trajectory"])

@@ -53,6 +53,6 @@ def test_a_vp_models_v_error_is_its_noise_error_over_alpha_bar() -> None:
 
 def test_squares_are_taken_in_float32() -> None:
     predicted = torch.tensor([1.0, 1.0078125], dtype=torch.bfloat16)
-    errors = squared_error(predicted, torch.zeros(2))
+    errors = squared_error(predicted, torch.zeros_like(predicted))
     assert errors.dtype == torch.float32
     assert errors.tolist() == [1.0, 1.0078125**2]

@@ -71,3 +71,24 @@ def test_a_question_for_a_layout_of_several_is_refused(pairs: Path, capsys: pyte
     with pytest.raises(SystemExit, match="2"):
         main(["pairs", "export", "videoalign", str(pairs), str(pairs.parent / "x.csv"), "--question", "overall"])
     assert "--question does not fit videoalign" in capsys.readouterr().err
+
+
+def test_packing_leaves_out_the_clips_that_no_pair_names(pairs: Path, tmp_path: Path) -> None:
+    (pairs.parent / "clips" / "unpaired.mkv").write_bytes(b"of a tie")
+    (pairs.parent / "manifest.json").write_text("{}")
+    target = tmp_path / "packed"
+    assert main(["pairs", "pack", str(pairs.parent), str(target)]) == 0
+    packed = PreferenceStore(target / pairs.name)
+    assert packed.read() == PreferenceStore(pairs).read()
+    packed.check_clips(packed.read())
+    assert not (target / "clips" / "unpaired.mkv").exists()
+    assert (target / "manifest.json").read_text() == "{}"
+
+
+def test_packing_into_a_folder_that_exists_is_refused(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "packed").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        main(["pairs", "pack", str(pairs.parent), str(tmp_path / "packed")])
+    assert "name a new folder" in capsys.readouterr().err
