@@ -27,6 +27,7 @@ def describe(config: PairBuildingConfig) -> str:
     inputs, num_clips, passes = _work(config)
     guidances = config.guidances or (size.guidance,)
     passes *= 1 if all(scale == 1.0 for scale in guidances) else 2
+    scales = " and ".join(f"{scale:g}" for scale in guidances)
     voters = "none" if config.rater is None else f"{config.rater.voters} voters who see {config.rater.score}"
     return "\n".join(
         (
@@ -37,7 +38,7 @@ def describe(config: PairBuildingConfig) -> str:
             f"clips            {num_clips} of {size.num_frames} frames of {size.height} x {size.width} at "
             f"{backbone.spec.fps} fps, {_disk(config, num_clips, latents[1:])}",
             f"latents          {latents} at once",
-            f"sampler          {size.num_steps} Euler steps, guidance {' and '.join(f'{g:g}' for g in guidances)}, shift "
+            f"sampler          {size.num_steps} Euler steps, guidance {scales}, shift "
             f"{sampler_shift(size, backbone):g}: at most {passes} forward passes of a clip in all",
             f"rewards          {', '.join(entry.key for entry in config.rewards) or 'none'}",
             f"rule             {'that of the source' if config.rule is None else config.rule.chosen}",
