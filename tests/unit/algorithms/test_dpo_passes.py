@@ -1,9 +1,8 @@
 """A zero adapter is undecided to the bit; two passes give the joint gradient of every loss, in half the memory."""
 
 import math
-import weakref
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from rlhf_video.diffusion.flow import interpolate, velocity_target
 from rlhf_video.diffusion.prediction_errors import squared_error
 from rlhf_video.lora import LoraConfig, adapter_off, attach
 from rlhf_video.lora.adapter import adapter_parameters
+from rlhf_video.testing.live_bytes import LiveBytes
 
 Pass = Callable[..., PairErrors]
 PAIRS = 2
@@ -166,46 +166,18 @@ def test_micro_batches_add_up_and_only_the_last_backward_is_last(pairs: Pairs, w
     assert lasts == [False] * (len(lasts) - 1) + [True] and len(lasts) == 2 * len(once)
 
 
-class LiveBytes:
-    """Bytes of the storages that autograd holds for backward: now and at most; parameters are not counted."""
-
-    def __init__(self, parameters: set[int]) -> None:
-        self._parameters, self._holders, self._now, self.peak = parameters, Counter[int](), 0, 0
-
-    def pack(self, tensor: Tensor) -> list[Tensor]:
-        storage = tensor.untyped_storage()
-        pointer, size = storage.data_ptr(), storage.nbytes()
-        holder = Holder([tensor])
-        if pointer not in self._parameters:
-            self._now += size if self._holders[pointer] == 0 else 0
-            self._holders[pointer] += 1
-            weakref.finalize(holder, self._release, pointer, size)
-            self.peak = max(self.peak, self._now)
-        return holder
-
-    def _release(self, pointer: int, size: int) -> None:
-        self._holders[pointer] -= 1
-        self._now -= size if self._holders[pointer] == 0 else 0
-
-
-class Holder(list[Tensor]):
-    """A list that can be weakly referenced."""
-
-
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["stored", "recomputed"])
 def test_two_passes_hold_about_half_of_the_activations(pairs: Pairs, checkpointing: bool) -> None:
     pairs.backbone.set_gradient_checkpointing(checkpointing)
-    pointers = {
-        tensor.untyped_storage().data_ptr()
+    weights = [
+        tensor
         for transformer in pairs.backbone.transformers.values()
         for tensor in (*transformer.parameters(), *transformer.buffers())
-    }
-    peaks = []
-    for way in (joint_backward, two_pass_backward):
-        live = LiveBytes(pointers)
-        with torch.autograd.graph.saved_tensors_hooks(live.pack, lambda holder: holder[0]):
-            pairs.gradient(way, DpoLossConfig())
-        peaks.append(live.peak)
+    ]
+    peaks = [
+        LiveBytes(weights).measure(partial(pairs.gradient, way, DpoLossConfig()))
+        for way in (joint_backward, two_pass_backward)
+    ]
     assert peaks[0] > (40_000 if checkpointing else 400_000)
     assert 0.45 <= peaks[1] / peaks[0] <= 0.55
 
