@@ -10,6 +10,7 @@ import torch
 
 from rlhf_video.algorithms.dpo import train as train_dpo
 from rlhf_video.algorithms.dpo_config import DpoConfig, DpoPairsConfig, DpoPromptsConfig, PreferenceBatchConfig
+from rlhf_video.algorithms.dpo_rounds_config import DpoRoundsConfig
 from rlhf_video.algorithms.gradient_estimators import EstimatorConfig
 from rlhf_video.algorithms.pair_building import PairBuildingConfig
 from rlhf_video.algorithms.preference_loss import PreferenceLossConfig
@@ -189,7 +190,9 @@ def test_every_key_of_a_real_dpo_run_is_documented(tmp_path: Path) -> None:
     assert {key for key in keys if not any(pattern.match(key) for pattern in _documented())} == set()
 
 
-@pytest.mark.parametrize("schema", [PairBuildingConfig, RewardBpConfig, RewardModelConfig, SftConfig, DpoConfig])
+@pytest.mark.parametrize(
+    "schema", [PairBuildingConfig, RewardBpConfig, RewardModelConfig, SftConfig, DpoConfig, DpoRoundsConfig]
+)
 def test_every_default_has_its_row_with_its_source(schema: type) -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## `{schema.__name__}`\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
