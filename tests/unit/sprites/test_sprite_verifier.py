@@ -8,7 +8,7 @@ import torch
 
 from rlhf_video.errors import DataError
 from rlhf_video.sprites.grammar import MOTIONS, Scene, Split, parse_prompt, random_scenes
-from rlhf_video.sprites.judge import SpriteJudge
+from rlhf_video.sprites.judge import SpriteJudge, SpriteViewer
 from rlhf_video.sprites.renderer import render
 from rlhf_video.sprites.verifier import ATTRIBUTES, judge_clip, judge_clips, judge_reading, read_clip, reading_of
 
@@ -101,3 +101,13 @@ def test_the_judge_is_a_reward_with_one_score_per_attribute() -> None:
     assert output.valid.all()
     with pytest.raises(DataError, match="not a sprite prompt"):
         SpriteJudge()(torch.zeros(1, 21, 3, 64, 64), ["a dog"], fps=8)
+
+
+def test_viewer_sees_by_degrees_what_the_judge_calls_right_or_wrong() -> None:
+    scenes = [scene for scene, _ in zip(random_scenes("train", np.random.default_rng(0)), range(6), strict=False)]
+    clips, prompts = render(scenes, range(6)), [scene.prompt for scene in scenes]
+    clear = SpriteViewer()(clips, prompts, fps=8).values["opinion"]
+    faint = SpriteViewer()(0.5 + 0.35 * (clips - 0.5), prompts, fps=8).values["opinion"]
+    wrong = SpriteViewer()(clips, prompts[1:] + prompts[:1], fps=8).values["opinion"]
+    assert (clear > 0.8).all() and (faint < clear).all() and (wrong < clear - 0.1).all()
+    assert clear.min() >= 0 and clear.max() <= 1
