@@ -1,7 +1,6 @@
 """The shipped recipe of window recovery keeps its promise: windows that ruin the model cost next to nothing after it.
 
-The full journey is the run of docs/attention.md; it touches the test prompts and changes nothing by what it sees. The
-short one takes a part of the optimiser steps and measures on the validation prompts.
+It is the run of docs/attention.md; it touches the test prompts and changes nothing by what it sees.
 """
 
 import json
@@ -42,27 +41,4 @@ def test_recovered_windows_are_as_good_as_the_dense_model_on_unseen_prompts(tmp_
     assert untrained <= -LOSS_OF_UNTRAINED_WINDOWS
     assert to_dense.change(RIGHT).difference.mean >= -DISTANCE_TO_DENSE
     assert recovered.change(PSNR).difference.mean >= PSNR_GAIN_DB
-    assert recovered.change(PSNR).difference.low > 0
-
-
-@pytest.mark.journey
-@pytest.mark.short
-def test_a_cut_recovery_gives_half_of_the_gain(tmp_path: Path) -> None:
-    card, to_dense, recovered = _recover(
-        tmp_path / "run",
-        "num_steps=120",
-        "validation.every=120",
-        "validation.num_prompts=24",
-        "recovery.clips_per_prompt=1",
-        "recovery.anneal_steps=20",
-        "ema_decay=0.95",
-        "prompts.test=null",
-    )
-    assert card["measured_on"] == "validation prompts"
-    lost = to_dense.change(RIGHT).base.mean - recovered.change(RIGHT).base.mean
-    assert lost >= LOSS_OF_UNTRAINED_WINDOWS
-    gain = recovered.change(RIGHT).difference
-    assert gain.mean >= lost / 2
-    assert gain.low > 0
-    assert recovered.change(PSNR).difference.mean >= PSNR_GAIN_DB / 2
     assert recovered.change(PSNR).difference.low > 0

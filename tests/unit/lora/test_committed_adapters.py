@@ -11,6 +11,12 @@ from safetensors import safe_open
 
 ADAPTERS = sorted(path.parent for path in Path("adapters").glob("*/pytorch_lora_weights.safetensors"))
 
+COMMANDS = {
+    "sprite-wan-dpo": "train_dpo.py",
+    "sprite-wan-reward-bp": "train_reward_bp.py",
+    "sprite-wan-window-recovery": "train_sft.py --config configs/sft/sprite-recovery.yaml",
+}
+
 
 def _clip(pipeline: WanPipeline) -> torch.Tensor:
     frames: torch.Tensor = pipeline(
@@ -21,7 +27,7 @@ def _clip(pipeline: WanPipeline) -> torch.Tensor:
 
 
 def test_the_adapters_of_the_readme_are_there() -> None:
-    assert [path.name for path in ADAPTERS] == ["sprite-wan-reward-bp"]
+    assert [path.name for path in ADAPTERS] == ["sprite-wan-dpo", "sprite-wan-reward-bp", "sprite-wan-window-recovery"]
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
@@ -42,7 +48,7 @@ def test_plain_diffusers_loads_it(folder: Path) -> None:
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
 def test_its_card_says_how_it_was_made_and_what_it_gained(folder: Path) -> None:
     card = (folder / "README.md").read_text()
-    for part in ("train_reward_bp.py", "judge/all", "unseen test prompts", "Config hash"):
+    for part in (COMMANDS[folder.name], "judge/all", "unseen test prompts", "Config hash"):
         assert part in card
 
 
