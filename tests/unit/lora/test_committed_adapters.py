@@ -12,7 +12,6 @@ from safetensors import safe_open
 ADAPTERS = sorted(path.parent for path in Path("adapters").glob("*/pytorch_lora_weights.safetensors"))
 
 COMMANDS = {
-    "sprite-wan-dpo": "train_dpo.py",
     "sprite-wan-reward-bp": "train_reward_bp.py",
     "sprite-wan-window-recovery": "train_sft.py --config configs/sft/sprite-recovery.yaml",
 }
@@ -27,7 +26,7 @@ def _clip(pipeline: WanPipeline) -> torch.Tensor:
 
 
 def test_the_adapters_of_the_readme_are_there() -> None:
-    assert [path.name for path in ADAPTERS] == ["sprite-wan-dpo", "sprite-wan-reward-bp", "sprite-wan-window-recovery"]
+    assert [path.name for path in ADAPTERS] == ["sprite-wan-reward-bp", "sprite-wan-window-recovery"]
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
