@@ -162,7 +162,7 @@ def held_out_prompt(pairs: Pairs, _: Path) -> Pairs:
         (changed_clip, ["train-0-bright.mkv", "sha256"]),
         (corrupt_clip, ["cannot be decoded", "train-0-bright.mkv"]),
         (foreign_latents, ["a.safetensors", "(16, 2, 2, 2)", "this model's (4, "]),
-        (long_segment, ["a segment of 'clips/train-0-bright.mkv' ends at frame 6 of 5"]),
+        (long_segment, ["segments of 1 pairs end after their clip", "pair 1 (frame 6 of 5)"]),
         (validation_prompt, ["prompts.validation shares 1 prompts", "a red square moving left"]),
         (held_out_prompt, ["validation", "share", "a red star moving left"]),
     ],

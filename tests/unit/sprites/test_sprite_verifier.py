@@ -8,9 +8,10 @@ import torch
 
 from rlhf_video.errors import DataError
 from rlhf_video.sprites.grammar import MOTIONS, Scene, Split, parse_prompt, random_scenes
-from rlhf_video.sprites.judge import SpriteJudge, SpriteViewer
+from rlhf_video.sprites.judge import SpriteJudge
 from rlhf_video.sprites.renderer import render
 from rlhf_video.sprites.verifier import ATTRIBUTES, judge_clip, judge_clips, judge_reading, read_clip, reading_of
+from rlhf_video.sprites.viewer import SpriteViewer
 
 
 def _scenes(split: Split, count: int, two_object_share: float, seed: int = 0) -> list[Scene]:
