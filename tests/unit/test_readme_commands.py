@@ -9,6 +9,8 @@ import pytest
 import yaml
 from accelerate.commands.launch import launch_command_parser
 
+from rlhf_video.algorithms.dpo_config import DpoConfig
+from rlhf_video.algorithms.pair_building_config import PairBuildingConfig
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_model_config import RewardModelConfig
 from rlhf_video.algorithms.sft_config import SftConfig
@@ -25,8 +27,10 @@ SCRIPTS = {
         "global_pairs",
     ),
     "train_sft.py": (SftConfig, CONFIGS / "sft" / "sprite.yaml", "global_clips"),
+    "train_dpo.py": (DpoConfig, CONFIGS / "dpo" / "sprite.yaml", "global_pairs"),
+    "build_pairs.py": (PairBuildingConfig, CONFIGS / "pairs" / "sprite.yaml", None),
 }
-"""Entry script -> its config's class, its default config, and its batch's field."""
+"""Entry script -> its config's class, its default config, and its batch's field; None takes any number of processes."""
 
 
 def _launch_commands() -> list[str]:
@@ -58,6 +62,8 @@ def test_launch_command_shares_its_batch_among_its_processes(command: str, monke
     config, _ = parse_arguments(
         schema, default_config=default_config, description="", arguments=launch.training_script_args
     )
+    if size_field is None:
+        return
     num_processes, batch = _num_processes(launch), config.batch
     size = getattr(batch, size_field)
     assert size % num_processes == 0
