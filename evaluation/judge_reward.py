@@ -3,18 +3,17 @@
 Scores each clip of a benchmark once (run again to go on after a kill), then writes judgement.json and judgement.md.
 """
 
-import logging
-
 from evaluation.judging.command import parse_request, run
 from evaluation.judging.report import summary_table
 from rlhf_video.errors import exit_on_user_error
+from rlhf_video.runtime import start_logging
 
 
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
         request = parse_request(description=__doc__)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging()
         judgement = run(request, show_progress=True)
         print(summary_table(judgement.dimensions), end="")
         print(f"\n{len(judgement.failures)} clips failed, {len(judgement.missing_clips)} missing")

@@ -5,13 +5,12 @@ Other sources: given clips against generated ones, two aligned copies of one cli
 `accelerate launch` runs it on several processes with the same result.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.pair_building import PairBuildingConfig, build
 from rlhf_video.algorithms.pair_building_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator
+from rlhf_video.runtime import create_accelerator, start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "pairs" / "sprite.yaml"
@@ -25,8 +24,7 @@ def main() -> None:
             print(describe(config))
             return
         accelerator = create_accelerator()
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging(is_main=accelerator.is_main_process)
         written = build(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             for part, file in written.files.items():

@@ -3,11 +3,11 @@
 Without arguments it makes the clips of the built-in model on the validation prompts, without an adapter.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.generate import GenerateConfig, describe, generate
 from rlhf_video.errors import exit_on_user_error
+from rlhf_video.runtime import start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "generate" / "sprite.yaml"
@@ -20,7 +20,7 @@ def main() -> None:
         if flags.dry_run:
             print(describe(config))
             return
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging()
         print(f"manifest         {generate(config)}")
 
 

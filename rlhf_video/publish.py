@@ -4,11 +4,11 @@ Without arguments it publishes the adapter of the built-in demo to runs/publish/
 is converted to diffusers' layout.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.publish import PublishConfig, publish
 from rlhf_video.errors import exit_on_user_error
+from rlhf_video.runtime import start_logging
 from rlhf_video.settings import dump_yaml, parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "publish" / "sprite.yaml"
@@ -21,7 +21,7 @@ def main() -> None:
         if flags.dry_run:
             print(dump_yaml(config))
             return
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging()
         folder = publish(config)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             print(f"{file.stat().st_size:>12,}  {file}")

@@ -4,13 +4,12 @@ Every round does what build_pairs.py and train_dpo.py do. Without arguments it r
 world. `accelerate launch` runs it on several processes with the same result; --resume goes on wherever it was killed.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.dpo_rounds import DpoRoundsConfig, train_rounds
 from rlhf_video.algorithms.dpo_rounds_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator
+from rlhf_video.runtime import create_accelerator, start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "dpo_rounds" / "sprite.yaml"
@@ -24,8 +23,7 @@ def main() -> None:
             print(describe(config))
             return
         accelerator = create_accelerator()
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging(is_main=accelerator.is_main_process)
         outcome = train_rounds(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             print("\nValidation prompts, base against each round's adapter:\n")

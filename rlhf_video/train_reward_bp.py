@@ -4,14 +4,13 @@ Without arguments it trains on the built-in sprite world. `accelerate launch` ru
 same result; configs/accelerate/ has their settings.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.reward_bp import train
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator
+from rlhf_video.runtime import create_accelerator, start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "reward_bp" / "sprite.yaml"
@@ -25,17 +24,11 @@ def main() -> None:
             print(describe(config))
             return
         accelerator = create_accelerator()
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging(is_main=accelerator.is_main_process)
         outcome = train(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             print(f"\nBase against adapter (strength {outcome.scale:g}) on {outcome.prompts_name}:\n")
-            print(outcome.table)
-            print(f"\nadapter          {outcome.adapter}")
-            print(f"side by side     {outcome.grid}")
-            print(f"report           {outcome.report}")
-            if outcome.alarms:
-                print(f"alarms raised    {', '.join(outcome.alarms)} (see the log and the report)")
+            print(outcome.text())
         accelerator.end_training()
 
 

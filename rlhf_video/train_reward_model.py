@@ -4,14 +4,13 @@ Without arguments it trains the sprite world's image reward: from what `python -
 made, on the pairs of its stage `votes`. `accelerate launch` runs it on several processes with the same result.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms.reward_model import train
 from rlhf_video.algorithms.reward_model_config import RewardModelConfig
 from rlhf_video.algorithms.reward_model_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator
+from rlhf_video.runtime import create_accelerator, start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "reward_model" / "sprite-clip.yaml"
@@ -25,8 +24,7 @@ def main() -> None:
             print(describe(config))
             return
         accelerator = create_accelerator()
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging(is_main=accelerator.is_main_process)
         outcome = train(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             print("\nValidation pairs that have a winner, scored by the published folder:\n")

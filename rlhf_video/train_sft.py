@@ -5,14 +5,13 @@ runs/sprite-clips` renders first. With a section `recovery` in the config the de
 model is the teacher of its windowed form. `accelerate launch` runs it on several processes with the same result.
 """
 
-import logging
 from pathlib import Path
 
 from rlhf_video.algorithms import sft, window_recovery
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_dry_run import describe
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator
+from rlhf_video.runtime import create_accelerator, start_logging
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sft" / "sprite.yaml"
@@ -26,18 +25,12 @@ def main() -> None:
             print(describe(config))
             return
         accelerator = create_accelerator()
-        level = logging.INFO if accelerator.is_main_process else logging.WARNING
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
+        start_logging(is_main=accelerator.is_main_process)
         train = sft.train if config.recovery is None else window_recovery.train
         outcome = train(config, accelerator=accelerator, resume=flags.resume)
         if accelerator.is_main_process:
             print(f"\nBase against adapter on {outcome.prompts_name}:\n")
-            print(outcome.table)
-            print(f"\nadapter          {outcome.adapter}")
-            print(f"side by side     {outcome.grid}")
-            print(f"report           {outcome.report}")
-            if outcome.alarms:
-                print(f"alarms raised    {', '.join(outcome.alarms)} (see the log and the report)")
+            print(outcome.text())
         accelerator.end_training()
 
 

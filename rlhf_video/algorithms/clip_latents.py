@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlhf_video.algorithms.clip_maker import video_shape
 from rlhf_video.backbones import VideoBackbone, VideoShape
 from rlhf_video.data import ClipSize, LatentCache, encoder_fingerprint, latent_key, read_video, sha256_file
 from rlhf_video.errors import DataError
@@ -70,7 +71,7 @@ class ClipLatents:
     def shape(self, indices: Sequence[int]) -> VideoShape:
         """Return the size of a batch of clips that are all of one size."""
         (size,) = {self.sizes[index] for index in indices}
-        return VideoShape(batch=len(indices), frames=size.num_frames, height=size.height, width=size.width)
+        return video_shape(size, len(indices))
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """Return clean latents of clips of one size, shape (len(indices), channels, Fl, Hl, Wl), on the model's device.

@@ -10,7 +10,7 @@ from torch import Tensor
 from rlhf_video.algorithms.config_sections import SamplingConfig
 from rlhf_video.attention import AttentionConfig
 from rlhf_video.backbones import VideoBackbone, VideoShape
-from rlhf_video.data import sha256_file
+from rlhf_video.data import ClipSize, sha256_file
 from rlhf_video.diffusion.samplers import VelocityFunction, sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError
@@ -49,6 +49,11 @@ def clip_seed(seed: int, prompt: str, number: int) -> int:
         number: Which clip of the prompt, from 0.
     """
     return int(torch.randint(2**31 - 1, (), generator=generator_for(seed, "generate", prompt, number)))
+
+
+def video_shape(size: ClipSize, batch: int = 1) -> VideoShape:
+    """Return a batch of clips of one size."""
+    return VideoShape(batch=batch, frames=size.num_frames, height=size.height, width=size.width)
 
 
 def sampler_shift(sampling: SamplingConfig, backbone: VideoBackbone) -> float:

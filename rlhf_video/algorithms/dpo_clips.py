@@ -8,11 +8,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rlhf_video.algorithms.clip_latents import ClipLatents
+from rlhf_video.algorithms.clip_maker import video_shape
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import LabelledPair, LabelledPairs
 from rlhf_video.algorithms.world import World
 from rlhf_video.attention import Grid
-from rlhf_video.backbones import BackboneSpec, VideoShape
+from rlhf_video.backbones import BackboneSpec
 from rlhf_video.data import ClipSize, TokenBuckets, video_size
 from rlhf_video.data.buckets import shortened
 from rlhf_video.errors import ConfigError, DataError
@@ -60,7 +61,7 @@ class PairClips:
 
     def grids(self, spec: BackboneSpec) -> list[Grid]:
         """Return the transformer's tokens of a clip of each pair."""
-        return [spec.token_grid(_shape(self.size(pair))) for pair in self.labelled.pairs]
+        return [spec.token_grid(video_shape(self.size(pair))) for pair in self.labelled.pairs]
 
     def _check_sizes(self, config: DpoConfig, spec: BackboneSpec) -> None:
         pairs, sampling = self.labelled.pairs, config.sampling
@@ -91,7 +92,7 @@ class PairClips:
         unfit = []
         for size in sorted(set(self.sizes.values())):
             try:
-                spec.latent_shape(_shape(size))
+                spec.latent_shape(video_shape(size))
             except ConfigError as error:
                 unfit.append(f"{size}: {error}")
         self._refuse(unfit, "cut or resize these clips, or leave their pairs out")
@@ -101,23 +102,6 @@ class PairClips:
         if named:
             field, path = self.labelled.field, self.labelled.store.path
             raise DataError(f"{field} '{path}': {len(named)} clips or pairs do not fit: {shortened(named)}; {why}.")
-
-
-def check_windows(world: World, clips: PairClips) -> None:
-    """Refuse clips that the run's windows do not fit.
-
-    Raises:
-        ConfigError: It names the size and the window.
-    """
-    plan, backbone = world.backbone.attention_plan, world.backbone
-    if plan is None:
-        return
-    for size in sorted(set(clips.sizes.values())):
-        try:
-            grid = backbone.token_grid(_shape(size))
-            plan.check(num_layers=backbone.num_layers, num_heads=backbone.num_heads, grid=grid)
-        except ConfigError as error:
-            raise ConfigError(f"{clips.labelled.field}, clips with {size}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -221,7 +205,3 @@ def _size(file: Path, spec: BackboneSpec) -> ClipSize:
             "latent width)"
         )
     return ClipSize(spec.num_frames(shape[1]), spec.spatial_stride * shape[2], spec.spatial_stride * shape[3])
-
-
-def _shape(size: ClipSize) -> VideoShape:
-    return VideoShape(batch=1, frames=size.num_frames, height=size.height, width=size.width)

@@ -196,7 +196,7 @@ def _check_says_something(part: LabelledPairs, name: str, count: int, settings: 
     Raises:
         DataError: Says what the pairs hold instead.
     """
-    decided = sum(any(share not in (0.5, NOBODY) and share == share for share in p.preference) for p in part.pairs)
+    decided = sum(any(share != 0.5 and share == share for share in p.preference) for p in part.pairs)
     if decided:
         return
     reasons = ", ".join(f"{number} {reason}" for reason, number in part.dropped.most_common()) or "none"

@@ -55,7 +55,7 @@ class Reference:
 
     def errors(self, rows: Rows) -> PairErrors:
         """Return the reference's errors, computed now."""
-        with torch.no_grad(), self.active():
+        with self.active():
             return pair_errors(self._backbone, rows, self._loss)
 
 
@@ -119,11 +119,10 @@ class KnownReference:
         missing = {index: count for index, count in sorted(known.items()) if count < self._count}
         todo, start = distribution.broadcast_object((list(missing), min(missing.values(), default=0)))
         padded = len(todo) + -len(todo) % distribution.num_processes
-        with self._reference.active():
-            for place in distribution.shard_indices(padded):
-                index = todo[place % len(todo)]
-                earlier = [self._read(self._keys[index])[:start]] if start > 0 else []
-                self._cache.write(self._keys[index], torch.cat([*earlier, self._of_pair(index, start, batch)]))
+        for place in distribution.shard_indices(padded):
+            index = todo[place % len(todo)]
+            earlier = [self._read(self._keys[index])[:start]] if start > 0 else []
+            self._cache.write(self._keys[index], torch.cat([*earlier, self._of_pair(index, start, batch)]))
         distribution.barrier()
         text = "Reference errors of %d pairs at %d draws; computed now: draws %d and later of %d pairs"
         logger.info(text, len(self._keys), self._count, start, len(todo))

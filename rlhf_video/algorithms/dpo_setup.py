@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_video.algorithms.dpo_clips import Deal, PairClips, check_windows
+from rlhf_video.algorithms.dpo_clips import Deal, PairClips
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import PairParts
 from rlhf_video.algorithms.dpo_loss import PairErrors
@@ -14,7 +14,7 @@ from rlhf_video.algorithms.dpo_rows import Draw, Rows, training_draw
 from rlhf_video.algorithms.learner import AdapterState, Learner
 from rlhf_video.algorithms.reported_rewards import ReportedRewards
 from rlhf_video.algorithms.suites import Suites, first_prompts
-from rlhf_video.algorithms.world import World, load_model
+from rlhf_video.algorithms.world import World, check_windows, load_model
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.data import PromptSuite, load_prompts
 from rlhf_video.errors import AdapterError, DataError
@@ -186,7 +186,7 @@ def open_run(
     folder = config.pairs.latents or config.output_dir / "latents"
     for part in (clips, held_out):
         if part is not None:
-            check_windows(world, part)
+            check_windows(world.backbone, part.sizes.values(), field=part.labelled.field)
     pairs = EncodedPairs(clips, world, folder)
     unseen = None if held_out is None else EncodedPairs(held_out, world, folder)
     check_uniform_passes([part for part in (pairs, unseen) if part is not None], world)

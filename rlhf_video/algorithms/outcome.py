@@ -36,6 +36,18 @@ class Outcome:
     prompts_name: str
     """Which prompts the table was measured on."""
 
+    def text(self) -> str:
+        """Return what a command prints below the table's heading."""
+        lines = [
+            self.table,
+            f"\nadapter          {self.adapter}",
+            f"side by side     {self.grid}",
+            f"report           {self.report}",
+        ]
+        if self.alarms:
+            lines.append(f"alarms raised    {', '.join(self.alarms)} (see the log and the report)")
+        return "\n".join(lines)
+
 
 def read_outcome(run: Path, config: object, suites: Suites, attention: AttentionConfig) -> Outcome | None:
     """Return what a finished run left in a folder; None where there is none, or one of other settings.

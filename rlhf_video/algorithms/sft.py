@@ -30,11 +30,11 @@ from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips, check_windows, clip_buckets, dealer
+from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips, clip_buckets, dealer
 from rlhf_video.algorithms.sft_setup import load_suites, open_world
 from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
 from rlhf_video.algorithms.watch import Further, Watch
-from rlhf_video.algorithms.world import Validated, World
+from rlhf_video.algorithms.world import Validated, World, check_windows
 from rlhf_video.backbones import BackboneSpec, meta_backbone
 from rlhf_video.data import TokenBuckets
 from rlhf_video.diffusion.flow import interpolate, velocity_error, velocity_target
@@ -180,7 +180,7 @@ def open_clips(
     folder = config.data.latents or config.output_dir / "latents"
     for part in files:
         if part is not None:
-            check_windows(world, part)
+            check_windows(world.backbone, part.sizes, field=part.field)
     clips = EncodedClips(files[0], world, folder)
     if files[1] is None:
         return clips, None

@@ -8,14 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from rlhf_video.algorithms.clip_latents import ClipLatents
-from rlhf_video.algorithms.clip_maker import clip_shape
+from rlhf_video.algorithms.clip_maker import clip_shape, video_shape
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.world import World
 from rlhf_video.attention import Grid
 from rlhf_video.backbones import BackboneSpec, VideoShape
 from rlhf_video.data import ClipSize, ListedClip, TokenBuckets, read_clip_list, video_size
 from rlhf_video.data.buckets import shortened
-from rlhf_video.errors import ConfigError, DataError
+from rlhf_video.errors import DataError
 from rlhf_video.runtime import deck_batch
 
 
@@ -60,7 +60,7 @@ class ClipFiles:
 
     def grids(self, spec: BackboneSpec) -> list[Grid]:
         """Return the transformer's tokens of each clip along frames, height and width."""
-        return [spec.token_grid(_shape(size)) for size in self.sizes]
+        return [spec.token_grid(video_shape(size)) for size in self.sizes]
 
     def _check_equal(self, config: SftConfig) -> None:
         size = config.sampling
@@ -131,23 +131,6 @@ def dealer(config: SftConfig, files: ClipFiles, buckets: TokenBuckets | None) ->
     return lambda step: deck_batch(len(files.clips), count, step=step, seed=seed, name="clip order")
 
 
-def check_windows(world: World, files: ClipFiles) -> None:
-    """Refuse clips that the run's windows do not fit.
-
-    Raises:
-        ConfigError: It names the size and the window.
-    """
-    plan, backbone = world.backbone.attention_plan, world.backbone
-    if plan is None:
-        return
-    for size in sorted(set(files.sizes)):
-        grid = backbone.token_grid(_shape(size))
-        try:
-            plan.check(num_layers=backbone.num_layers, num_heads=backbone.num_heads, grid=grid)
-        except ConfigError as error:
-            raise ConfigError(f"{files.field}, clips with {size}: {error}") from error
-
-
 class EncodedClips:
     """Listed clips with their latents on disk."""
 
@@ -215,10 +198,6 @@ def _sizes(clips: tuple[ListedClip, ...], field: str) -> tuple[ClipSize, ...]:
     if problems:
         raise DataError(f"{field}: {len(problems)} of {len(clips)} clips cannot be read: {shortened(problems)}.")
     return tuple(sizes)
-
-
-def _shape(size: ClipSize) -> VideoShape:
-    return VideoShape(batch=1, frames=size.num_frames, height=size.height, width=size.width)
 
 
 def _video_shape(size: ClipSize) -> tuple[int, int, int, int]:

@@ -1,7 +1,7 @@
 """What methods that only report rewards share: the settings they have in common, the model, and how clips are made."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,15 @@ from typing import Protocol
 
 import torch
 
-from rlhf_video.algorithms.clip_maker import ClipMaker, clip_shape, sampler_shift
+from rlhf_video.algorithms.clip_maker import ClipMaker, clip_shape, sampler_shift, video_shape
 from rlhf_video.algorithms.config_sections import FinalTestConfig, RewardTermConfig, SamplingConfig, ValidationConfig
 from rlhf_video.algorithms.learner import LearnerConfig
 from rlhf_video.algorithms.reported_rewards import ReportedRewards
 from rlhf_video.algorithms.suites import Suites
 from rlhf_video.attention import AttentionConfig
 from rlhf_video.backbones import Conditioning, VideoBackbone, load_backbone
-from rlhf_video.data import PromptSuite
+from rlhf_video.data import ClipSize, PromptSuite
+from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import Distribution
 from rlhf_video.validation import Clips, Comparison, GuardConfig, GuardReading, Scores, Validator, read_guards
 
@@ -165,6 +166,28 @@ class World:
     def _validator(self, suite: PromptSuite, clips_per_prompt: int, purpose: str) -> Validator:
         generate = self.maker.generator(suite.prompts, clips_per_prompt, purpose, at_base=self._at_base)
         return Validator(generate, self.score)
+
+
+def check_windows(backbone: VideoBackbone, sizes: Iterable[ClipSize], *, field: str) -> None:
+    """Refuse clips that the run's windows do not fit.
+
+    Args:
+        backbone: With its attention plan.
+        sizes: Of all clips.
+        field: Config field that names them.
+
+    Raises:
+        ConfigError: It names the size and the window.
+    """
+    plan = backbone.attention_plan
+    if plan is None:
+        return
+    for size in sorted(set(sizes)):
+        try:
+            grid = backbone.token_grid(video_shape(size))
+            plan.check(num_layers=backbone.num_layers, num_heads=backbone.num_heads, grid=grid)
+        except ConfigError as error:
+            raise ConfigError(f"{field}, clips with {size}: {error}") from error
 
 
 def load_model(config: WorldConfig, distribution: Distribution) -> VideoBackbone:

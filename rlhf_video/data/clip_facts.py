@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-
+from rlhf_video.data.video import ClipSize, video_stream
 from rlhf_video.errors import DataError
 
 
@@ -32,20 +31,18 @@ def read_clip_facts(path: Path, *, decode: bool = True) -> ClipFacts:
     Raises:
         DataError: The file is missing, holds no readable video, or has no frame.
     """
-    if not path.is_file():
-        raise DataError(f"Clip '{path}' does not exist: generate it first, or correct the path.")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"Clip '{path}' has no video stream: give an mp4 file with pictures.")
-            stream = container.streams.video[0]
-            if decode:
-                num_frames = sum(1 for _ in container.decode(stream))
-            else:
-                num_frames = sum(1 for packet in container.demux(stream) if packet.size)
-            facts = ClipFacts(num_frames, stream.height, stream.width, float(stream.average_rate or 0.0))
-    except av.FFmpegError as error:
-        raise DataError(f"Clip '{path}' cannot be decoded ({error}): delete it and generate it again.") from error
+    with video_stream(path) as (container, stream):
+        if decode:
+            num_frames = sum(1 for _ in container.decode(stream))
+        else:
+            num_frames = sum(1 for packet in container.demux(stream) if packet.size)
+        facts = ClipFacts(num_frames, stream.height, stream.width, float(stream.average_rate or 0.0))
     if facts.num_frames == 0 or facts.fps <= 0.0:
         raise DataError(f"Clip '{path}' holds no frame or no frame rate: delete it and generate it again.")
     return facts
+
+
+def video_size(path: Path) -> ClipSize:
+    """Return the size of a clip without decoding its pictures; errors as of `read_clip_facts`."""
+    facts = read_clip_facts(path, decode=False)
+    return ClipSize(facts.num_frames, facts.height, facts.width)

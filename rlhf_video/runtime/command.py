@@ -1,5 +1,6 @@
-"""The command that started this program, for cards."""
+"""What every command shares: how it was started, for cards, and where its messages go."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -16,3 +17,9 @@ def command_line(num_processes: int = 1) -> str:
         words = [word for word in sys.orig_argv[1:] if word != "-u"]
     launcher = ["python"] if num_processes == 1 else ["accelerate", "launch", "--num_processes", str(num_processes)]
     return shlex.join([*launcher, *words])
+
+
+def start_logging(*, is_main: bool = True) -> None:
+    """Print messages with their time on stderr; processes beside the main one print warnings alone."""
+    level = logging.INFO if is_main else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")

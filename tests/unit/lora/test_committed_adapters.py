@@ -51,6 +51,24 @@ def test_its_card_says_how_it_was_made_and_what_it_gained(folder: Path) -> None:
         assert part in card
 
 
+def test_the_page_on_attention_states_what_the_card_of_window_recovery_measured() -> None:
+    card = Path("adapters/sprite-wan-window-recovery/README.md").read_text()
+    page = Path("docs/attention.md").read_text()
+    to_dense, regained = (
+        [float(number) for number in row]
+        for row in re.findall(r"judge/all +\| +(\S+) \| +(\S+) \| +(\S+) \[(\S+), (\S+)\]", card)
+    )
+    (psnr,) = re.findall(r"psnr/to_dense +\| +(\S+) \| +(\S+) \| +(\S+) \[(\S+), (\S+)\]", card)
+    before, after, gain, low, high = (float(number) for number in psnr)
+    assert f"| dense | {100 * to_dense[0]:.1f}% | |" in page
+    assert f"| windows, untrained | {100 * regained[0]:.1f}% | {before:.1f} dB |" in page
+    loss, least, most = (100 * number for number in to_dense[2:])
+    assert f"{100 * to_dense[1]:.1f}%, {loss:+.1f} points [{least:+.1f}, {most:+.1f}] from dense" in page
+    assert f"{after:.1f} dB, {gain:+.1f} [{low:+.1f}, {high:+.1f}]" in page
+    untrained = f"{100 * (to_dense[0] - regained[0]):.1f} points of clips"
+    assert untrained in Path("README.md").read_text()
+
+
 def test_the_readme_states_what_the_card_of_the_quickstarts_adapter_measured() -> None:
     card, readme = (Path(file).read_text() for file in ("adapters/sprite-wan-reward-bp/README.md", "README.md"))
     row = re.search(r"judge/all +\| +(\S+) \| +(\S+) \| +(\S+) \[(\S+), (\S+)\]", card)
