@@ -107,10 +107,12 @@ def test_swapping_the_thumbs_turns_the_gradient(steps: Call, kto_recipe: Recipe,
     kto_recipe["optim"]["warmup"] = 0
     kto_recipe["loss"] = {"kind": "kto", "beta": BETA}
     other = {"A": "B", "B": "A"}
-    swapped = write_pairs(tmp_path, lambda _, pair: replace(pair, labels={"overall": other[pair.labels["overall"]]}))
+    turned = write_pairs(
+        tmp_path, lambda _, pair: replace(pair, labels={"overall": other[pair.labels["overall"]]}), name="swapped"
+    )
     ends = [
         steps(kto_recipe, tmp_path / f"run{number}", 1, pairs__train=pairs).adapter
-        for number, pairs in enumerate((str(tmp_path / "pairs" / "train.jsonl"), swapped))
+        for number, pairs in enumerate((str(tmp_path / "pairs" / "train.jsonl"), turned))
     ]
     ups = [name for name in ends[0] if "lora_B" in name]
     assert any(ends[0][name].abs().max() > 0 for name in ups)
@@ -168,6 +170,7 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, **changes: object
 
 
 def test_a_run_of_thumbs_resumes_to_the_bit_and_measures_held_out_pairs(kto_recipe: Recipe, tmp_path: Path) -> None:
+    kto_recipe["loss"] = {"kind": "kto", "beta": BETA}
     options = {"checkpoint__every": 2, "validation__every": 4}
     run(kto_recipe, tmp_path / "straight", num_steps=4, **options)
     run(kto_recipe, tmp_path / "resumed", num_steps=2, **options)
