@@ -220,4 +220,3 @@ def _ends_the_run(error: Exception) -> bool:
     """Return whether no later clip can be scored either: a full disk, or a GPU error, which sticks to the process."""
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     return full or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
-
