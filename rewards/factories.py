@@ -29,32 +29,15 @@ def construct(kind: str, name: str, targets: Mapping[str, str], options: Mapping
     Raises:
         RewardError: Unknown name, module or class, or an unknown, missing or mistyped option.
     """
-    factory = _load(kind, name, targets)
+    factory = load_factory(kind, name, targets)
     title = f"{kind.capitalize()} {name!r}"
     _check_options(title, factory, options)
     _check_types(title, factory, options)
     return factory(**options)
 
 
-def split_target(kind: str, target: str) -> tuple[str, str]:
-    """Return module and attribute of "package.module:Class".
-
-    Raises:
-        RewardError: It has another form.
-    """
-    module_name, _, attribute = target.partition(":")
-    if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        raise RewardError(f"A {kind} of your own is named 'package.module:Class', got {target!r}.")
-    return module_name, attribute
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest name, empty where none is near."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _load(kind: str, name: str, targets: Mapping[str, str]) -> Callable[..., object]:
+def load_factory(kind: str, name: str, targets: Mapping[str, str]) -> Callable[..., object]:
+    """Import the class or factory that a name stands for; arguments and errors as of `construct`."""
     if ":" not in name and name not in targets:
         raise RewardError(
             f"Unknown {kind} {name!r}.{did_you_mean(name, targets)} Known: {', '.join(sorted(targets))}; "
@@ -76,6 +59,24 @@ def _load(kind: str, name: str, targets: Mapping[str, str]) -> Callable[..., obj
         raise RewardError(f"{title}: {module_name} has no class {attribute!r}.{did_you_mean(attribute, classes)}")
     factory: Callable[..., object] = members[attribute]
     return factory
+
+
+def split_target(kind: str, target: str) -> tuple[str, str]:
+    """Return module and attribute of "package.module:Class".
+
+    Raises:
+        RewardError: It has another form.
+    """
+    module_name, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
+        raise RewardError(f"A {kind} of your own is named 'package.module:Class', got {target!r}.")
+    return module_name, attribute
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest name, empty where none is near."""
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _check_options(title: str, factory: Callable[..., object], options: Mapping[str, object]) -> None:
