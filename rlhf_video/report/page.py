@@ -26,12 +26,15 @@ def join(parts: Iterable[Html], *, separator: str = "\n") -> Html:
     return Html(separator.join(parts))
 
 
-def document(title: str, sections: Sequence[Html], *, script: str = "", clips_beside: bool = False) -> str:
+def document(
+    title: str, sections: Sequence[Html], *, style: str = "", script: str = "", clips_beside: bool = False
+) -> str:
     """Return a whole page.
 
     Args:
         title: Plain text of the browser's tab.
         sections: Pieces in reading order.
+        style: CSS of this kind of page, behind that all share.
         script: JavaScript of this kind of page, behind the one that all share.
         clips_beside: Whether clips may be loaded from files beside the page, not only from within it.
     """
@@ -43,7 +46,7 @@ def document(title: str, sections: Sequence[Html], *, script: str = "", clips_be
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n<script>{SCRIPT}{script}</script>\n</body>\n</html>\n"
     )
 
@@ -53,6 +56,7 @@ def write_report(
     sections: Sequence[Html],
     *,
     title: str = "rlhf-video report",
+    style: str = "",
     script: str = "",
     clips_beside: bool = False,
 ) -> Path:
@@ -62,6 +66,7 @@ def write_report(
         path: Target .html; missing parent folders are made.
         sections: Pieces in reading order.
         title: Plain text of the browser's tab.
+        style: As of `document`.
         script: As of `document`.
         clips_beside: As of `document`.
 
@@ -72,7 +77,7 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        text = document(title, sections, script=script, clips_beside=clips_beside)
+        text = document(title, sections, style=style, script=script, clips_beside=clips_beside)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)  # a reader who reloads never sees half a page
     finally:
