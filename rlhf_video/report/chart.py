@@ -70,7 +70,8 @@ def line_chart(
         return Html(f'<figure class="card chart">{heading}<p class="lead">Nothing was recorded yet.</p></figure>')
     body = _drawing(series, x_label=x_label, zero_line=zero_line, dots=dots)
     picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
-    return Html(f'<figure class="card chart">{heading}{picture}{_legend(series)}</figure>')
+    names = [curve.label for curve in series] if len(series) > 1 else []
+    return Html(f'<figure class="card chart">{heading}{picture}{legend(names)}</figure>')
 
 
 def chart_file(title: str, series: Sequence[Series], *, x_label: str) -> str:
@@ -187,11 +188,18 @@ def _curve(curve: Series, x_axis: _Axis, y_axis: _Axis, *, colour: str, x_label:
     return Html("".join(parts))
 
 
-def _legend(series: Sequence[Series]) -> Html:
-    if len(series) < 2:
+def legend(names: Sequence[str], colours: Sequence[str] = ()) -> Html:
+    """Return what the colours mean; nothing without names.
+
+    Args:
+        names: Of the curves or bars, in order.
+        colours: CSS colours; those of the page's curves where empty.
+    """
+    if not names:
         return Html("")
+    colours = colours or [f"var(--c{index % _NUM_COLOURS + 1})" for index in range(len(names))]
     items = [
-        f'<span><i style="background:var(--c{index % _NUM_COLOURS + 1})"></i>{escape(curve.label)}</span>'
-        for index, curve in enumerate(series)
+        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, colours, strict=True)
     ]
     return Html(f'<div class="legend">{"".join(items)}</div>')
