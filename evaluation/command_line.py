@@ -93,8 +93,8 @@ def _check_names(command: str, names: tuple[str, ...]) -> None:
     if len(names) != wanted:
         usage = {"compare": "compare A B"}.get(command, f"{command}, without names")
         raise ConfigError(
-            f"'{command}' got {len(names)} names ({' '.join(names) or 'none'}): write {usage}. Fields of the config are "
-            "given as key=value."
+            f"'{command}' got {len(names)} names ({' '.join(names) or 'none'}): write {usage}. Fields of the config "
+            "are given as key=value."
         )
 
 

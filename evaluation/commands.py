@@ -14,7 +14,6 @@ from evaluation.tables import comparison_table, outcome_table, status_table
 from rlhf_video.errors import ConfigError
 
 
-
 def execute(request: Request) -> int:
     """Run a command and return the exit code.
 

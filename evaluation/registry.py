@@ -64,10 +64,9 @@ def build_metric(name: str, label: str | None, options: Mapping[str, object], *,
         RewardError: Unknown name, module or class, unknown, missing or mistyped option, absent weights, or the result
             is no metric.
     """
-    targets = {short: entry.target for short, entry in CATALOGUE.items()}
-    takes_device = "device" in inspect.signature(load_factory("metric", name, targets)).parameters
+    takes_device = "device" in inspect.signature(load_factory("metric", name, CATALOGUE)).parameters
     placed = {"device": _pick_device(device), **options} if takes_device else options
-    metric = construct("metric", name, targets, placed)
+    metric = construct("metric", name, CATALOGUE, placed)
     if not isinstance(metric, Metric | SetMetric):
         raise RewardError(
             f"{name!r} built a {type(metric).__name__}, which is not a metric: it needs `spec` and `score(clip)`, or "

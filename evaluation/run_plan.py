@@ -58,7 +58,9 @@ def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
     clips = _clips_or_problem(config, suite)
     store = ResultStore(config.output_dir / RESULTS, None)
     sample = _sample_clip(config, clips)
-    lines = [_metric_line(config, entry, clips, expected, store, sample if measure else None) for entry in config.metrics]
+    lines = [
+        _metric_line(config, entry, clips, expected, store, sample if measure else None) for entry in config.metrics
+    ]
     parts += ["", _metric_table(lines), "", _time_text(lines), _memory_text(config, sample)]
     if isinstance(clips, str):
         parts.append(f"clips       not ready: {clips}")
@@ -110,16 +112,13 @@ def _metric_line(
         to_do = sum(bool(pending(item, [metric], store)) for item in asked)
         results = [store.find(item, metric.key) for item in asked]
         seen = [result.seconds for result in results if result is not None and result.status == "ok"]
-    if seen:
-        seconds, source = sum(seen) / len(seen), "recorded"
-    else:
-        seconds, source = _measured(metric, sample) if sample is not None else None, "measured on one clip"
+    seconds, source = (sum(seen) / len(seen) if seen else None), "recorded"
+    if seconds is None and sample is not None:
+        seconds, source = _measured(metric, sample), "measured on one clip"
     return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", needed)
 
 
-def _sample_clip(
-    config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, ...]] | str
-) -> DecodedClip | None:
+def _sample_clip(config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, ...]] | str) -> DecodedClip | None:
     """Return a clip to measure on: the first one, or noise of the declared size; None where neither is known."""
     if not isinstance(clips, str):
         entry = next(item for of_system in clips.values() for item in of_system)

@@ -99,9 +99,7 @@ def read_record(folder: Path) -> RunRecord:
             provenance=content["provenance"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"'{path}' is damaged ({error}): start the run again, nothing is scored twice."
-        ) from error
+        raise DataError(f"'{path}' is damaged ({error}): start the run again, nothing is scored twice.") from error
 
 
 def _entry_to_json(entry: ClipEntry, folder: Path) -> dict[str, Any]:

@@ -19,10 +19,9 @@ def outcome_table(outcome: Outcome) -> str:
     if not outcome.comparisons:
         parts = [summary_table(outcome.summaries)]
     parts += [str(distance) for distance in outcome.distances]
-    warnings = dict.fromkeys(
-        f"{part.system}: {text}" for part in (*outcome.summaries, *outcome.comparisons) for text in part.warnings
-    )
-    parts += [f"! {text}" for text in warnings]
+    warnings = [f"! {summary.system}: {text}" for summary in outcome.summaries for text in summary.warnings]
+    warnings += [f"! {comparison.system}: {text}" for comparison in outcome.comparisons for text in comparison.warnings]
+    parts += dict.fromkeys(warnings)
     parts += [f"! not measured: {label}: {reason}" for label, reason in outcome.record.absent.items()]
     return "\n".join(parts)
 
@@ -74,7 +73,9 @@ def status_table(record: RunRecord, store: ResultStore) -> str:
         for system, entries in record.systems.items():
             results = [store.find(entry, metric.key) for entry in entries]
             left = sum(bool(pending(entry, [metric], store)) for entry in entries)
-            counts = [sum(r is not None and r.status == status for r in results) for status in ("ok", "skipped", "failed")]
+            counts = [
+                sum(r is not None and r.status == status for r in results) for status in ("ok", "skipped", "failed")
+            ]
             seconds = [result.seconds for result in results if result is not None]
             pace = f"{sum(seconds) / len(seconds):.3f}" if seconds else ""
             rows.append([metric.label, system, *map(str, counts), str(left), pace])

@@ -1,5 +1,6 @@
 """Which published weight files a metric needs, whether they are here, how big they are and where they come from."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,10 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.ports.weights import cached_places
 from rewards import catalogue as reward_catalogue
+from rewards.factories import load_factory
 from rewards.ledger import LEDGER
-
-_OWN_FILES = ("weights", "model", "clip_weights", "vision_weights")
-"""Options that name files in place of the ledger's."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,16 @@ def weight_state(name: str) -> WeightState:
     """Return the state of one file of the ledger."""
     entry = LEDGER[name]
     source = f"{entry.repository} on the Hub" if entry.repository else str(entry.url)
-    found = None if entry.repository is None else try_to_load_from_cache(entry.repository, entry.file)
-    return WeightState(name, entry.size, source, Path(found) if isinstance(found, str) else None)
+    return WeightState(name, entry.size, source, _here(name))
+
+
+def _here(name: str) -> Path | None:
+    """Return the file where the Hub's cache or VBench's own folder holds it."""
+    entry = LEDGER[name]
+    if entry.repository is None:
+        return next((path for path in cached_places(name) if path.is_file()), None)
+    found = try_to_load_from_cache(entry.repository, entry.file)
+    return Path(found) if isinstance(found, str) else None
 
 
 def describe_absent(name: str, options: Mapping[str, object]) -> str:
@@ -53,15 +61,21 @@ def describe_absent(name: str, options: Mapping[str, object]) -> str:
 
 
 def _needed(name: str, options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the ledger's names; files that the options name take the place of the defaults."""
+    """Return the ledger's names: defaults of the metric's arguments, and what options name in their place."""
     nested = options.get("options")
-    inner = nested if isinstance(nested, Mapping) else {}
-    values = [*options.values(), *inner.values()]
-    named = tuple(value for value in values if isinstance(value, str) and value in LEDGER)
-    if named or any(option in {**options, **inner} for option in _OWN_FILES):
-        return tuple(dict.fromkeys(named))
+    inner: Mapping[str, object] = nested if isinstance(nested, Mapping) else {}
     if name == "reward":
-        entry = reward_catalogue.CATALOGUE.get(str(options.get("name")))
-        return entry.weights if entry is not None else ()
-    metric = CATALOGUE.get(name)
-    return metric.weights if metric is not None else ()
+        return _needed_by_reward(str(options.get("name")), inner)
+    if name == "drift":
+        return _needed(str(options.get("metric")), inner)
+    parameters = inspect.signature(load_factory("metric", name, CATALOGUE)).parameters.values()
+    values = [options.get(parameter.name, parameter.default) for parameter in parameters]
+    return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value in LEDGER))
+
+
+def _needed_by_reward(name: str, options: Mapping[str, object]) -> tuple[str, ...]:
+    named = tuple(value for value in options.values() if isinstance(value, str) and value in LEDGER)
+    entry = reward_catalogue.CATALOGUE.get(name)
+    if named or entry is None or {"weights", "model"} & set(options):
+        return named
+    return entry.weights
