@@ -42,7 +42,9 @@ class ClipShelf:
             clip = self._absent("no such clip", place)
             if entry is not None:
                 clip = self._clip(system.entries[entry].file, label=label, place=place)
-            figures.append(f'<figure>{clip}<figcaption class="who {kind}">{escape(system.system)}</figcaption></figure>')
+            figures.append(
+                f'<figure>{clip}<figcaption class="who {kind}">{escape(system.system)}</figcaption></figure>'
+            )
         return Html(f'<div class="two">{"".join(figures)}</div>')
 
     def note(self) -> str:

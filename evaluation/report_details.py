@@ -54,7 +54,9 @@ def provenance(facts: Mapping[str, Any]) -> Html:
             plain.append((title, str(value)))
     parts = []
     if plain:
-        cells = "".join(f"<tr><td>{escape(title)}</td><td><code>{escape(value)}</code></td></tr>" for title, value in plain)
+        cells = "".join(
+            f"<tr><td>{escape(title)}</td><td><code>{escape(value)}</code></td></tr>" for title, value in plain
+        )
         parts.append(Html(f'<div class="card scroll stack facts-table"><table><tbody>{cells}</tbody></table></div>'))
     return join([*parts, *below])
 

@@ -12,8 +12,7 @@ from evaluation.report_pairs import ClipRow, label_of, row_values, write_value
 from evaluation.scores import Column, SystemScores
 from rlhf_video.report import Html, escape
 
-_NUM_EXTREMES = 4
-_PAGE_SIZE = 24  # as in SCRIPT of report_style.py
+_NUM_EXTREMES = 3
 
 
 class Explorer:
@@ -34,7 +33,7 @@ class Explorer:
         self._spreads = [_spread(values) for values in self._values]
 
     def extremes(self) -> tuple[list[int], list[int]]:
-        """Return the rows with the worst and with the best lead score, at most four each, never the same row.
+        """Return the rows with the worst and with the best lead score, at most three each, never the same row.
 
         With several systems it is the last system's difference from the baseline that counts, else the score itself.
         """

@@ -5,16 +5,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import Family
-from evaluation.report_pairs import ClipRow, label_of, match_clips, row_values
+from evaluation.clip_pairs import pair_clips
+from evaluation.report_pairs import ClipRow, label_of, row_values
 from evaluation.report_tables import FAMILIES, by_family
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import Summary
-from evaluation.vbench_totals import VBENCH_DIMENSIONS, normalise
-from rlhf_video.report import Html, Series, ShareRow, ValueRow, line_chart, radar_chart, share_bars, value_bars
+from evaluation.vbench_columns import VBENCH_FAMILIES, dimension_of
+from evaluation.vbench_totals import normalise
+from rlhf_video.report import (
+    Html,
+    Series,
+    curve_colours,
+    ShareKind,
+    ShareRow,
+    ValueRow,
+    line_chart,
+    radar_chart,
+    share_bars,
+    value_bars,
+)
 from rlhf_video.stats import bootstrap_mean
 
-_VBENCH: tuple[Family, ...] = ("vbench-official", "vbench-port")
 _MAX_CURVES = 12
 _CURVE_RESAMPLES = 500
 
@@ -33,19 +44,23 @@ def radars(scores: Sequence[SystemScores], rows: Sequence[ClipRow], columns: Seq
     others = []
     for family, indices in by_family(columns):
         members = [columns[index] for index in indices]
-        if family in _VBENCH:
-            known = [column for column in members if _dimension(column) in VBENCH_DIMENSIONS]
+        if family in VBENCH_FAMILIES:
+            known = [(column, dimension_of(column)) for column in members]
+            known = [(column, dimension) for column, dimension in known if dimension is not None]
             if len(known) >= 3:
-                lines = {system.system: [_vbench_share(system, column) for column in known] for system in scores}
-                labels = [_dimension(column).replace("_", " ") for column in known]
-                pictures.append(radar_chart(FAMILIES[family].split(" (")[0], labels, lines, scale="VBench's scale"))
+                lines = {system.system: [_vbench_share(system, *item) for item in known] for system in scores}
+                labels = [dimension.replace("_", " ") for _, dimension in known]
+                scale = "On VBench's scale from 0 in the middle to 1 at the edge"
+                title = FAMILIES[family].split(" (")[0]
+                pictures.append(radar_chart(title, labels, lines, scale=scale, colours=system_colours(len(scores))))
         else:
             others += [column for column in members if column.higher_is_better is not None]
     if len(others) >= 3 and len(scores) > 1:
         shares = np.array([mean_ranks(row_values(scores, rows, column.name), column) for column in others])
         lines = {name: [float(value) for value in shares[:, place]] for place, name in enumerate(names)}
         scale = "Mean rank among all clips, outwards is better, 0.5 is no difference"
-        pictures.append(radar_chart("Rewards and measurements", [label_of(column) for column in others], lines, scale=scale))
+        labels, colours = [label_of(column) for column in others], system_colours(len(scores))
+        pictures.append(radar_chart("Rewards and measurements", labels, lines, scale=scale, colours=colours))
     return pictures
 
 
@@ -68,12 +83,12 @@ def mean_ranks(values: NDArray[np.float64], column: Column) -> NDArray[np.float6
 
 def win_bars(baseline: SystemScores, system: SystemScores, columns: Sequence[Column]) -> Html | None:
     """Return how often the system beats the baseline on a pair of clips, one bar per score that has a direction."""
-    pair = (baseline, system)
-    rows = match_clips(pair)
+    pairs = pair_clips(baseline, system)
     bars = []
     for column in columns:
-        values = row_values(pair, rows, column.name)
-        gaps = values[:, 1] - values[:, 0]
+        if column.name not in system.values:
+            continue
+        gaps = system.values[column.name][pairs.system] - baseline.values[column.name][pairs.baseline]
         gaps = gaps[np.isfinite(gaps)]
         if gaps.size and column.higher_is_better is not None:
             gaps = gaps if column.higher_is_better else -gaps
@@ -81,15 +96,18 @@ def win_bars(baseline: SystemScores, system: SystemScores, columns: Sequence[Col
             bars.append(ShareRow(label_of(column), shares, f"{gaps.size} pairs"))
     if not bars:
         return None
-    kinds = (f"{system.system} is better", "equal", f"{baseline.system} is better")
-    colours = ("var(--c1)", "var(--line)", "var(--c2)")
-    return share_bars("How often each is better on the same prompt and noise", kinds, bars, colours=colours)
+    kinds = (
+        ShareKind(f"{system.system} is better", "var(--c1)"),
+        ShareKind("equal", "var(--line)", is_calm=True),
+        ShareKind(f"{baseline.system} is better", "var(--base)"),
+    )
+    return share_bars("Clip by clip: how often each is better", kinds, bars)
 
 
 def total_bars(summaries: Sequence[Summary]) -> list[Html]:
     """Return VBench's Quality, Semantic and Total of each family that has them."""
     pictures = []
-    for family in _VBENCH:
+    for family in VBENCH_FAMILIES:
         held = [[total for total in summary.totals if total.family == family] for summary in summaries]
         if any(held):
             names = list(dict.fromkeys(total.name for totals in held for total in totals))
@@ -106,7 +124,10 @@ def total_bars(summaries: Sequence[Summary]) -> list[Html]:
                 )
             title = FAMILIES[family].split(" (")[0]
             unit = "VBench's score in percent, with 95% intervals"
-            pictures.append(value_bars(title, [summary.system for summary in summaries], rows, unit=unit))
+            colours = system_colours(len(summaries))
+            pictures.append(
+                value_bars(title, [summary.system for summary in summaries], rows, unit=unit, colours=colours)
+            )
     return pictures
 
 
@@ -121,12 +142,15 @@ def curve_charts(scores: Sequence[SystemScores], curves: Curves) -> list[Html]:
             if series is not None:
                 drawn.append(series)
         units = [column.unit for system in scores for column in system.columns if column.name == name]
-        charts.append(
-            line_chart(
-                name.replace("_", " "), drawn, x_label="segment or frame", y_label=units[0] if units else "", dots=False
-            )
-        )
+        title, unit = name.replace("/", ": ").replace("_", " "), units[0] if units else ""
+        label, colours = "segment or frame", system_colours(len(drawn))
+        charts.append(line_chart(title, drawn, x_label=label, y_label=unit, dots=False, colours=colours))
     return charts
+
+
+def system_colours(count: int) -> list[str]:
+    """Return the colour of each system: grey for the baseline, which comes first, where there are others."""
+    return ["var(--base)", *curve_colours(count - 1)] if count > 1 else curve_colours(count)
 
 
 def _mean_curve(system: SystemScores, curves: Sequence[Sequence[float]]) -> Series | None:
@@ -150,13 +174,9 @@ def _mean_curve(system: SystemScores, curves: Sequence[Sequence[float]]) -> Seri
     return Series(system.system, list(range(1, length + 1)), means, lows, highs)
 
 
-def _dimension(column: Column) -> str:
-    return column.name.rsplit("/", 1)[-1]
-
-
-def _vbench_share(system: SystemScores, column: Column) -> float:
+def _vbench_share(system: SystemScores, column: Column, dimension: str) -> float:
     values = system.values.get(column.name, np.empty(0))
     known = values[np.isfinite(values)]
     if known.size == 0:
         return float("nan")
-    return normalise(_dimension(column), float(known.mean()))
+    return normalise(dimension, float(known.mean()))

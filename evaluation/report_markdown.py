@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import DimensionChange, SystemComparison
+from evaluation.comparison import SIGNIFICANT, SystemComparison
 from evaluation.report_pairs import direction_of, half_width, label_of, write_difference, write_value
-from evaluation.report_tables import FAMILIES, LEVEL, by_family, counts_of, write_p
-from evaluation.report_verdict import trust_cards, trust_of
+from evaluation.report_tables import FAMILIES, by_family, counts_of, write_p
+from evaluation.report_verdict import headline, trust_cards, trust_of
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import Summary
 from rlhf_video.report import markdown_table
@@ -38,14 +38,17 @@ def report_markdown(
         }
         of_both = [summary for summary in summaries if summary.system in (comparison.baseline, comparison.system)]
         _, because = trust_of(trust_cards(comparison, of_both, deviations))
-        parts.append(f"**{_plain(comparison.verdict)}** {_plain(because)}")
+        parts.append(f"**{_plain(headline(comparison))}** {_plain(because)}")
+        parts.append(_plain(comparison.verdict))
         parts.append(_comparison(comparison, next(item for item in summaries if item.system == comparison.system)))
     if not comparisons:
         parts += [_system(summary) for summary in summaries]
     parts += _totals(summaries)
     warnings = dict.fromkeys(f"{summary.system}: {text}" for summary in summaries for text in summary.warnings)
     parts += [f"> {_plain(text)}" for text in warnings]
-    plain = [(key, value) for key, value in facts.items() if isinstance(value, str | int | float) and "\n" not in str(value)]
+    plain = [
+        (key, value) for key, value in facts.items() if isinstance(value, str | int | float) and "\n" not in str(value)
+    ]
     if plain:
         parts.append("\n".join(f"- {_plain(key.replace('_', ' '))}: {_plain(str(value))}" for key, value in plain))
     return "\n\n".join(parts) + "\n"
@@ -59,7 +62,7 @@ def _comparison(comparison: SystemComparison, summary: Summary) -> str:
         for index in indices:
             change = comparison.changes[index]
             difference, ends = write_difference(change.difference, change.column)
-            mark = "**" if change.p_holm < LEVEL else ""
+            mark = "**" if change.is_significant else ""
             rows.append(
                 (
                     _name(change.column),
@@ -76,7 +79,7 @@ def _comparison(comparison: SystemComparison, summary: Summary) -> str:
     pairs = max((change.num_pairs for change in comparison.changes), default=0)
     note = (
         f"Differences clip by clip on {pairs} pairs of equal prompt and noise; intervals resample prompts; p after "
-        f"Holm's correction over all scores, bold below {LEVEL:g}."
+        f"Holm's correction over all scores, bold below {SIGNIFICANT:g}."
     )
     return "\n".join([*tables, note])
 
@@ -85,7 +88,7 @@ def _system(summary: Summary) -> str:
     rows = []
     for item in summary.dimensions:
         mean, ends = "—", "—"
-        if item.interval is not None:
+        if item.num_ok:
             spread = half_width(item.interval)
             mean = _mean(item.interval, item.column)
             ends = " to ".join(write_value(end, item.column, spread) for end in (item.interval.low, item.interval.high))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import SystemComparison
+from evaluation.comparison import SIGNIFICANT, SystemComparison
 from evaluation.report_clips import ClipShelf
 from evaluation.report_details import holes_table, provenance
 from evaluation.report_explorer import Explorer
@@ -14,8 +14,8 @@ from evaluation.report_figures import Curves, curve_charts, radars, total_bars, 
 from evaluation.report_markdown import report_markdown
 from evaluation.report_pairs import label_of, match_clips
 from evaluation.report_style import SCRIPT, STYLE
-from evaluation.report_tables import LEVEL, comparison_table, system_table
-from evaluation.report_verdict import trust_cards, trust_of, verdict_tone
+from evaluation.report_tables import comparison_table, system_table
+from evaluation.report_verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import Summary
 from rlhf_video.data import write_atomic
@@ -83,7 +83,7 @@ def lead_column(comparisons: Sequence[SystemComparison], scores: Sequence[System
     Only scores with a direction count where there is one.
     """
     changes = [change for comparison in comparisons for change in comparison.changes]
-    found = [change.column for change in changes if change.p_holm < LEVEL and change.column.higher_is_better is not None]
+    found = [change.column for change in changes if change.is_significant and change.gain is not None]
     directed = [column for column in scores[0].columns if column.higher_is_better is not None]
     return [*found, *directed, *scores[0].columns][0]
 
@@ -100,19 +100,27 @@ def _top(
     }
     if not comparisons:
         verdict = f"{first.system}: {len(first.columns)} scores of {len(first.entries)} clips. Nothing to compare with."
-        return join([header("Evaluation", verdict, facts=facts), *_warnings(summaries)])
+        return join([header("Evaluation", verdict, facts=facts), *_warnings(summaries, ())])
     comparison = comparisons[0]
     cards = trust_cards(comparison, summaries, _deviations(held[comparison.baseline]))
     _, because = trust_of(cards)
     kicker = f"Evaluation: {comparison.system} against {comparison.baseline}"
-    top = header(kicker, comparison.verdict, tone=verdict_tone(comparison), facts=facts, because=because)
-    lead = "What a careful reader asks before believing a difference."
-    return join([top, section("Can it be believed?", [*_warnings(summaries), guard_cards(cards)], lead=lead)])
+    top = header(kicker, headline(comparison), tone=verdict_tone(comparison), facts=facts, because=because)
+    body = [Html(f'<div class="trust">{guard_cards(cards)}</div>'), *_warnings(summaries, comparisons)]
+    return join([top, section("Can it be believed?", body, lead=comparison.verdict)])
 
 
-def _warnings(summaries: Sequence[Summary]) -> list[Html]:
-    texts = list(dict.fromkeys(f"{summary.system}: {text}" for summary in summaries for text in summary.warnings))
-    return [Html(f'<div class="card note"><p>{escape(text)}</p></div>') for text in texts]
+def _warnings(summaries: Sequence[Summary], comparisons: Sequence[SystemComparison]) -> list[Html]:
+    """Return every warning once, with the systems that it is about."""
+    texts: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        for text in comparison.warnings:
+            texts.setdefault(text, []).append(f"{comparison.system} against {comparison.baseline}")
+    for summary in summaries:
+        for text in summary.warnings:
+            texts.setdefault(text, []).append(summary.system)
+    lines = "".join(f"<li><b>{escape(', '.join(names))}</b>: {escape(text)}</li>" for text, names in texts.items())
+    return [Html(f'<div class="card note"><ul>{lines}</ul></div>')] if lines else []
 
 
 def _deviations(baseline: SystemScores) -> dict[str, float]:
@@ -128,7 +136,7 @@ def _changes(
     parts = []
     lead = (
         "Every difference is taken clip by clip on the same prompt and noise; intervals resample prompts. Coloured and "
-        f"marked is only what survives Holm's correction over all scores at {LEVEL:g}."
+        f"marked is only what survives Holm's correction over all scores at {SIGNIFICANT:g}."
     )
     for index, comparison in enumerate(comparisons):
         title = "What changed" if len(comparisons) == 1 else f"{comparison.system} against {comparison.baseline}"
@@ -186,7 +194,9 @@ def _below(scores: Sequence[SystemScores], curves: Curves, facts: Mapping[str, A
     charts = curve_charts(scores, curves)
     if charts:
         lead = "Means over clips, with 95% intervals over prompts: what drifts, drifts here."
-        parts.append(section("Over the length of the clip", [Html(f'<div class="charts">{join(charts)}</div>')], lead=lead))
+        parts.append(
+            section("Over the length of the clip", [Html(f'<div class="charts">{join(charts)}</div>')], lead=lead)
+        )
     holes = holes_table(scores)
     nothing = Html('<p class="lead">Every clip has every score it was asked for.</p>')
     lead = "A clip without a value counts against the coverage, never as a score." if holes else ""

@@ -1,19 +1,18 @@
 """Which clips of several systems belong together, and how scores are written."""
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry
+from evaluation.clip_pairs import pair_clips
 from evaluation.scores import Column, SystemScores
+from rlhf_video.errors import DataError
 from rlhf_video.stats import Interval
 
 _SHARES = ("share",)
-_Key = tuple[str, int | None]  # prompt, and seed or sample
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,31 @@ class ClipRow:
 
 
 def match_clips(scores: Sequence[SystemScores]) -> list[ClipRow]:
-    """Return rows in the order of the first system, then what only others have.
+    """Return a row per clip of the first system, then the clips that only others have.
 
-    Clips match by prompt and seed where every clip has a seed, no system repeats one on a prompt, and any clips meet;
-    else by prompt and sample number.
+    Clips match as in comparisons (`clip_pairs.pair_clips`), each system with the first.
 
     Args:
         scores: Systems, the baseline first.
     """
-    by_seed = _matched([[(entry.prompt, entry.seed) for entry in system.entries] for system in scores])
-    if all(_has_unique_seeds(system.entries) for system in scores) and _num_whole(by_seed) > 0:
-        return [ClipRow(prompt, f"seed {seed}", indices) for (prompt, seed), indices in by_seed.items()]
-    by_sample = _matched([[(entry.prompt, entry.sample) for entry in system.entries] for system in scores])
-    return [ClipRow(prompt, f"clip {int(sample or 0) + 1}", indices) for (prompt, sample), indices in by_sample.items()]
+    first, by_seed = scores[0], True
+    held: list[list[int | None]] = [[index] + [None] * (len(scores) - 1) for index in range(len(first.entries))]
+    extra: list[list[int | None]] = []
+    for place, system in enumerate(scores[1:], start=1):
+        partners: dict[int, int] = {}
+        try:
+            pairs = pair_clips(first, system)
+        except DataError:  # no clip in common: every clip gets a row of its own
+            by_seed = False
+        else:
+            partners = {int(b): int(a) for a, b in zip(pairs.baseline, pairs.system, strict=True)}
+            by_seed = by_seed and pairs.paired_by == "seed"
+        for index in range(len(system.entries)):
+            if index in partners:
+                held[partners[index]][place] = index
+            else:
+                extra.append([None] * place + [index] + [None] * (len(scores) - 1 - place))
+    return [_row(scores, indices, by_seed=by_seed) for indices in [*held, *extra]]
 
 
 def row_values(scores: Sequence[SystemScores], rows: Sequence[ClipRow], name: str) -> NDArray[np.float64]:
@@ -56,8 +67,8 @@ def row_values(scores: Sequence[SystemScores], rows: Sequence[ClipRow], name: st
 
 
 def label_of(column: Column) -> str:
-    """Return a column's name as a reader calls it: underscores are spaces."""
-    return column.name.replace("_", " ")
+    """Return a column's name as a reader calls it: "judge: all right" for "judge/all_right"."""
+    return column.name.replace("/", ": ").replace("_", " ")
 
 
 def direction_of(column: Column) -> str:
@@ -83,7 +94,7 @@ def write_difference(difference: Interval, column: Column) -> tuple[str, str]:
     spread = half_width(difference)
     if not math.isfinite(spread):
         return _write(difference.mean, column, abs(difference.mean), sign="+"), "one prompt: no interval"
-    ends = [_write(end, column, spread, sign="+") for end in (difference.low, difference.high)]
+    ends = [_write(end, column, spread, sign="+").removesuffix(" pts") for end in (difference.low, difference.high)]
     return _write(difference.mean, column, spread, sign="+"), f"{ends[0]} to {ends[1]}"
 
 
@@ -101,18 +112,7 @@ def _write(value: float, column: Column, spread: float, *, sign: str) -> str:
     return f"{factor * value:{sign}.{max(0, min(digits, 6))}f}{unit}"
 
 
-def _matched(keys: Sequence[Sequence[_Key]]) -> dict[_Key, tuple[int | None, ...]]:
-    rows: dict[_Key, list[int | None]] = {}
-    for place, system in enumerate(keys):
-        for index, key in enumerate(system):
-            rows.setdefault(key, [None] * len(keys))[place] = index
-    return {key: tuple(indices) for key, indices in rows.items()}
-
-
-def _num_whole(rows: Mapping[_Key, tuple[int | None, ...]]) -> int:
-    return sum(all(index is not None for index in indices) for indices in rows.values())
-
-
-def _has_unique_seeds(entries: Sequence[ClipEntry]) -> bool:
-    keys = Counter((entry.prompt, entry.seed) for entry in entries)
-    return all(entry.seed is not None for entry in entries) and max(keys.values(), default=1) == 1
+def _row(scores: Sequence[SystemScores], indices: Sequence[int | None], *, by_seed: bool) -> ClipRow:
+    entry = next(system.entries[i] for system, i in zip(scores, indices, strict=True) if i is not None)
+    label = f"seed {entry.seed}" if by_seed and entry.seed is not None else f"clip {entry.sample + 1}"
+    return ClipRow(entry.prompt, label, tuple(indices))

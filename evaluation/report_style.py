@@ -1,10 +1,13 @@
 """What the evaluation page adds to the shared style and script: explorer, marks in tables."""
 
 STYLE = """
-.chip { display:inline-block; font-size:11.5px; font-weight:600; padding:1px 8px; border-radius:99px; margin-left:6px;
+.chip { display:inline-block; font-size:11.5px; font-weight:600; padding:1px 8px; border-radius:99px; 
   background:var(--calm-wash); color:var(--calm); } .chip.good { background:var(--good-wash); color:var(--good); }
 .chip.bad { background:var(--bad-wash); color:var(--bad); } td .sub.warn { color:var(--bad); }
-.note { border-left:4px solid var(--bad); padding:14px 18px; margin:0 0 14px; } .note p { margin:0; max-width:85ch; }
+main { max-width:1180px; } .trust .guards { grid-template-columns:repeat(auto-fit, minmax(min(100%, 190px), 1fr)); }
+.trust { margin-bottom:14px; } .trust .value { font-size:20px; } .trust h3 { margin:0; } .trust .guard .state {
+  margin:-2px -4px 0 8px; }
+.note { border-left:4px solid var(--bad); padding:14px 18px; margin:0 0 14px; } .note ul { margin:0; padding-left:18px; } .note li { margin:2px 0; max-width:100ch; }
 .controls { align-items:end; gap:12px; margin-bottom:6px; } .controls label { display:grid; gap:3px; font-size:12.5px;
   color:var(--soft); min-width:0; } .controls .grow { flex:1 1 200px; } .controls select { max-width:230px; }
 input, select { font:inherit; font-size:14px; color:var(--ink); background:var(--card); border:1px solid var(--line);
@@ -28,10 +31,10 @@ input, select { font:inherit; font-size:14px; color:var(--ink); background:var(-
 
 SCRIPT = """
 (() => {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const view = new IntersectionObserver((seen) => seen.forEach(({ target, isIntersecting }) => {
     if (isIntersecting && !calm.matches) { target.play().catch(() => {}); } else { target.pause(); }
   }));
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   document.querySelectorAll("video[data-in-view]").forEach((clip) => {
     if (calm.matches) { clip.controls = true; }
     clip.addEventListener("error", () => clip.replaceWith(Object.assign(document.createElement("div"),

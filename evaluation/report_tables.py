@@ -20,18 +20,14 @@ FAMILIES: dict[Family, str] = {
     "reward": "Reward models",
     "measure": "Measurements",
 }
-LEVEL = 0.05
-"""A change counts when its Holm-adjusted p-value is below this."""
-
 Tone = Literal["good", "bad", "calm"]
 
 
 def tone_of(change: DimensionChange) -> Tone:
     """Return how to colour a change: only what survives Holm's correction is good or bad."""
-    column = change.column
-    if column.higher_is_better is None or not change.p_holm < LEVEL:
+    if change.gain is None or not change.is_significant:
         return "calm"
-    return "good" if (change.difference.mean > 0.0) == column.higher_is_better else "bad"
+    return "good" if change.gain.mean > 0.0 else "bad"
 
 
 def by_family(columns: Sequence[Column]) -> list[tuple[Family, list[int]]]:
@@ -59,7 +55,7 @@ def comparison_table(comparison: SystemComparison, baseline: SystemScores, summa
     head = (
         f'<th>score</th><th class="num">{escape(comparison.baseline)}</th><th class="num">{escape(comparison.system)}'
         '</th><th class="num">difference</th><th class="num">p (Holm)</th>'
-        '<th>95% interval, in standard deviations of the baseline</th><th class="num">scored</th>'
+        '<th>interval, in SD of the baseline</th><th class="num">scored</th>'
     )
     lines = []
     for family, indices in by_family([change.column for change in comparison.changes]):
@@ -78,9 +74,7 @@ def system_table(summaries: Sequence[Summary]) -> Html:
     columns = [item.column for item in summaries[0].dimensions]
     lines = []
     for family, indices in by_family(columns):
-        lines.append(
-            f'<tr class="group"><td colspan="{len(summaries) + 1}">{escape(FAMILIES[family])}</td></tr>'
-        )
+        lines.append(f'<tr class="group"><td colspan="{len(summaries) + 1}">{escape(FAMILIES[family])}</td></tr>')
         for index in indices:
             cells = "".join(_system_cell(summary, columns[index]) for summary in summaries)
             lines.append(f"<tr>{_name_cell(columns[index])}{cells}</tr>")
@@ -107,17 +101,16 @@ def _change_line(change: DimensionChange, item: DimensionSummary | None, *, unit
     column, tone = change.column, tone_of(change)
     difference, ends = write_difference(change.difference, column)
     ink = {"good": ' class="good-ink"', "bad": ' class="bad-ink"', "calm": ""}[tone]
-    star = f' <span class="chip {tone}">significant</span>' if change.p_holm < LEVEL else ""
-    unpaired = f'<span class="sub">{change.num_unpaired} without a pair</span>' if change.num_unpaired else ""
+    mark = f'<span class="sub"><span class="chip {tone}">significant</span></span>' if change.is_significant else ""
     counts, holes = counts_of(item) if item else (str(change.num_pairs), "")
     finds = write_value(change.minimum_detectable, column, half_width(change.difference) / 3.0)
     return (
         f"<tr>{_name_cell(column)}{_value_cell(change.baseline, column)}{_value_cell(change.system, column)}"
         f'<td class="num"><span{ink}>{difference}</span><span class="sub">{escape(ends)}</span></td>'
         f'<td class="num" title="Smallest true difference that is found four times in five: {escape(finds)}">'
-        f"{write_p(change.p_holm)}{star}</td>"
+        f"{write_p(change.p_holm)}{mark}</td>"
         f"<td>{interval_picture(change.difference, unit=unit, limit=limit, tone=tone)}</td>"
-        f'<td class="num">{counts}<span class="sub warn">{escape(holes)}</span>{unpaired}</td></tr>'
+        f'<td class="num">{counts}<span class="sub warn">{escape(holes)}</span></td></tr>'
     )
 
 
@@ -126,7 +119,7 @@ def _system_cell(summary: Summary, column: Column) -> str:
         if item.column.name == column.name:
             counts, holes = counts_of(item)
             below = f'<span class="sub">{counts} clips</span><span class="sub warn">{escape(holes)}</span>'
-            if item.interval is None:
+            if not item.num_ok:
                 return f'<td class="num">—{below}</td>'
             return _value_cell(item.interval, column, below=below)
     return '<td class="num">—<span class="sub">not measured</span></td>'
@@ -143,8 +136,10 @@ def _value_cell(interval: Interval, column: Column, *, below: str = "") -> str:
 
 
 def _name_cell(column: Column) -> str:
-    arrow = "" if column.higher_is_better else f", {direction_of(column)}"
-    return f'<td class="name">{escape(label_of(column))}<span class="sub">{escape(column.unit + arrow)}</span></td>'
+    arrow = "" if column.higher_is_better else direction_of(column)
+    facts = [fact for fact in (column.unit, arrow) if fact not in ("", "score")]
+    below = f'<span class="sub">{escape(", ".join(facts))}</span>' if facts else ""
+    return f'<td class="name">{escape(label_of(column))}{below}</td>'
 
 
 def _deviation(baseline: SystemScores, column: Column) -> float:

@@ -4,16 +4,34 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from evaluation.comparison import DimensionChange, SystemComparison
+from evaluation.comparison import SIGNIFICANT, DimensionChange, SystemComparison
 from evaluation.report_pairs import label_of
-from evaluation.report_tables import LEVEL, tone_of, write_p
+from evaluation.report_tables import tone_of, write_p
 from evaluation.summary import Summary
-from rlhf_video.report import GuardCard, Html, guard_cards
+from rlhf_video.report import GuardCard
 
 _ENOUGH_PROMPTS = 20
 _FINE_RESOLUTION = 0.5  # standard deviations: Cohen's medium effect
 
 Trust = Literal["yes", "with care", "no"]
+
+
+def headline(comparison: SystemComparison) -> str:
+    """Return which system is better in one short sentence."""
+    baseline, system, count = comparison.baseline, comparison.system, len(comparison.changes)
+    if comparison.identical_share == 1.0:
+        return f"{system} and {baseline} made the same clips, byte for byte."
+    tones = [tone_of(change) for change in comparison.changes]
+    better, worse = tones.count("good"), tones.count("bad")
+    if better and worse:
+        names = _listed([label_of(change.column) for change in comparison.changes if tone_of(change) == "bad"][:3])
+        more = f" and {worse - 3} more" if worse > 3 else ""
+        return f"{system} gains on {better} of {count} scores and loses on {worse}: {names}{more}."
+    if better:
+        return f"{system} is better than {baseline}: it gains on {better} of {count} scores and loses on none."
+    if worse:
+        return f"{system} is worse than {baseline}: it loses on {worse} of {count} scores and gains on none."
+    return f"No clear difference between {system} and {baseline} on {count} scores."
 
 
 def verdict_tone(comparison: SystemComparison) -> Literal["good", "bad", "calm"]:
@@ -22,7 +40,9 @@ def verdict_tone(comparison: SystemComparison) -> Literal["good", "bad", "calm"]
     return tones.pop() if len(tones) == 1 else "calm"
 
 
-def trust_cards(comparison: SystemComparison, summaries: Sequence[Summary], deviations: dict[str, float]) -> list[GuardCard]:
+def trust_cards(
+    comparison: SystemComparison, summaries: Sequence[Summary], deviations: dict[str, float]
+) -> list[GuardCard]:
     """Return what a reader would ask before believing a comparison, each with its answer.
 
     Args:
@@ -46,13 +66,8 @@ def trust_of(cards: Sequence[GuardCard]) -> tuple[Trust, str]:
         return "yes", "Believe it: " + _listed([f"{card.name.lower()} {card.value}" for card in cards[:3]]) + "."
     names = _listed([card.name.lower() for card in tripped])
     if len(tripped) >= 3 or any(card.name == "Pairs" for card in tripped):
-        return "no", f"Do not rely on it yet: look at {names} below."
-    return "with care", f"Believe it with care: look at {names} below."
-
-
-def trust_section(cards: Sequence[GuardCard]) -> Html:
-    """Return the cards as a row."""
-    return guard_cards(cards)
+        return "no", f"Do not rely on it yet: {names} {'speaks' if len(tripped) == 1 else 'speak'} against it, below."
+    return "with care", f"Believe it with care: {names} {'needs' if len(tripped) == 1 else 'need'} a look, below."
 
 
 def _size_card(comparison: SystemComparison) -> GuardCard:
@@ -64,7 +79,7 @@ def _size_card(comparison: SystemComparison) -> GuardCard:
     return GuardCard(
         name="Pairs",
         value=f"{pairs} on {prompts} prompts",
-        limit="same prompt, same noise" + (f"; up to {unpaired} clips have no partner" if unpaired else ""),
+        limit="same prompt, same noise" + (f"; {unpaired} clips without a partner or a value" if unpaired else ""),
         state="tripped" if few else "ok",
         advice=f"Fewer than {_ENOUGH_PROMPTS} prompts: intervals from so few are rough. Add prompts, not clips.",
     )
@@ -85,12 +100,12 @@ def _coverage_card(summaries: Sequence[Summary]) -> GuardCard:
 
 
 def _chance_card(comparison: SystemComparison) -> GuardCard:
-    found = [change for change in comparison.changes if change.p_holm < LEVEL]
+    found = [change for change in comparison.changes if change.is_significant]
     best = min((change.p_holm for change in comparison.changes), default=math.nan)
     return GuardCard(
         name="Beyond chance",
         value=f"{len(found)} of {len(comparison.changes)} scores",
-        limit=f"differ after Holm's correction at {LEVEL:g}; smallest p {write_p(best)}",
+        limit=f"differ after Holm's correction at {SIGNIFICANT:g}; smallest p {write_p(best)}",
         state="ok" if found else "tripped",
         advice="No difference survives the correction: the systems may be equal, or the suite too small.",
     )
@@ -115,18 +130,18 @@ def _resolution_card(comparison: SystemComparison, deviations: dict[str, float])
 
 
 def _motion_card(comparison: SystemComparison) -> GuardCard:
-    for change in comparison.changes:
-        if is_motion(change):
-            baseline, system = change.baseline.mean, change.system.mean
-            froze = change.p_holm < LEVEL and change.difference.mean < 0.0
-            ratio = system / baseline if baseline > 0.0 else math.nan
-            return GuardCard(
-                name="Motion",
-                value=f"{ratio:.2f}×" if math.isfinite(ratio) else f"{change.difference.mean:+.3f}",
-                limit=f"of the baseline's {label_of(change.column)}",
-                state="tripped" if froze else "ok",
-                advice="It moves less. Scores of smoothness, consistency and flicker rise when a video freezes.",
-            )
+    found = [change for change in comparison.changes if is_motion(change)]
+    froze = [change for change in found if change.is_significant and change.difference.mean < 0.0]
+    for change in (*froze, *found):
+        baseline, system = change.baseline.mean, change.system.mean
+        ratio = system / baseline if baseline > 0.0 else math.nan
+        return GuardCard(
+            name="Motion",
+            value=f"{ratio:.2f}×" if math.isfinite(ratio) else f"{change.difference.mean:+.3f}",
+            limit=f"of the baseline's {label_of(change.column)}",
+            state="tripped" if froze else "ok",
+            advice="It moves less. Scores of smoothness, consistency and flicker rise when a video freezes.",
+        )
     return GuardCard(
         name="Motion",
         value=math.nan,

@@ -1,7 +1,7 @@
 """Self-contained HTML and Markdown pieces: tables, curves, paired clips."""
 
-from rlhf_video.report.bars import ShareRow, ValueRow, share_bars, value_bars
-from rlhf_video.report.chart import Series, chart_file, line_chart
+from rlhf_video.report.bars import ShareKind, ShareRow, ValueRow, share_bars, value_bars
+from rlhf_video.report.chart import Series, chart_file, curve_colours, line_chart
 from rlhf_video.report.clips import ClipPair, clip_pairs, video_element
 from rlhf_video.report.effects import EffectRow, effect_table, format_difference, format_value, ink, interval_picture
 from rlhf_video.report.guards import GuardCard, guard_cards
@@ -16,10 +16,12 @@ __all__ = [
     "GuardCard",
     "Html",
     "Series",
+    "ShareKind",
     "ShareRow",
     "ValueRow",
     "chart_file",
     "clip_pairs",
+    "curve_colours",
     "document",
     "effect_table",
     "escape",

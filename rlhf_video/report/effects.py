@@ -96,9 +96,7 @@ def _line(row: EffectRow, limit: float) -> str:
     )
 
 
-def interval_picture(
-    difference: Interval, *, unit: float, limit: float, tone: Literal["good", "bad", "calm"]
-) -> Html:
+def interval_picture(difference: Interval, *, unit: float, limit: float, tone: Literal["good", "bad", "calm"]) -> Html:
     """Draw the interval of a difference on an axis that all rows share, zero in the middle.
 
     Args:
@@ -117,7 +115,7 @@ def interval_picture(
     low, mean, high = (place(value) for value in (difference.low, difference.mean, difference.high))
     in_units = str(difference.scaled(1.0 / unit))
     return Html(
-        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" style="min-width:{_PLOT_WIDTH}px" role="img" '
+        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" style="min-width:180px" role="img" '
         f'aria-label="{escape(in_units)}"><title>{escape(in_units)} standard deviations</title>'
         f'<line class="axis" x1="0" x2="{_PLOT_WIDTH}" y1="{middle}" y2="{middle}"/>'
         f'<line class="zero" x1="{centre:.1f}" x2="{centre:.1f}" y1="1" y2="{_PLOT_HEIGHT - 1}"/>'

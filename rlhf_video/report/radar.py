@@ -3,15 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from rlhf_video.report.chart import legend
+from rlhf_video.report.chart import curve_colours, legend
 from rlhf_video.report.page import Html, escape
 
-_WIDTH, _HEIGHT, _RADIUS = 460, 340, 112
+_WIDTH, _HEIGHT, _RADIUS = 460, 318, 120
 _RINGS = (0.25, 0.5, 0.75, 1.0)
 _LINE_HEIGHT = 14
 
 
-def radar_chart(title: str, axes: Sequence[str], systems: Mapping[str, Sequence[float]], *, scale: str) -> Html:
+def radar_chart(
+    title: str,
+    axes: Sequence[str],
+    systems: Mapping[str, Sequence[float]],
+    *,
+    scale: str,
+    colours: Sequence[str] = (),
+) -> Html:
     """Return a radar with its title, scale and legend.
 
     Args:
@@ -20,6 +27,7 @@ def radar_chart(title: str, axes: Sequence[str], systems: Mapping[str, Sequence[
         systems: Name -> one value per axis, drawn between 0 and 1; a value outside is drawn at the edge and its hover
             title tells it, a value that is not finite leaves a gap in the outline.
         scale: What 0 and 1 mean.
+        colours: A CSS colour per system; those of the page's curves where empty.
 
     Raises:
         ValueError: There are fewer than three axes, or a system has another number of values.
@@ -27,12 +35,13 @@ def radar_chart(title: str, axes: Sequence[str], systems: Mapping[str, Sequence[
     if len(axes) < 3 or any(len(values) != len(axes) for values in systems.values()):
         raise ValueError(f"A radar needs at least three axes and a value for each: got {len(axes)} axes.")
     parts = [_frame(axes)]
-    for index, (name, values) in enumerate(systems.items()):
-        parts.append(_outline(name, values, axes, colour=f"var(--c{index % 5 + 1})"))
+    colours = colours or curve_colours(len(systems))
+    for (name, values), colour in zip(systems.items(), colours, strict=True):
+        parts.append(_outline(name, values, axes, colour=colour))
     body = "".join(parts)
     heading = f'<figcaption>{escape(title)}<span class="unit">{escape(scale)}</span></figcaption>'
     picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
-    return Html(f'<figure class="card chart">{heading}{picture}{legend(list(systems))}</figure>')
+    return Html(f'<figure class="card chart">{heading}{picture}{legend(list(systems), colours)}</figure>')
 
 
 def _place(axis: int, num_axes: int, share: float) -> tuple[float, float]:

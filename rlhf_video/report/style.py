@@ -37,7 +37,7 @@ tr.group td { padding:14px 14px 6px; font-size:12.5px; font-weight:600; color:va
   background:var(--calm-wash); }
 .good-ink { color:var(--good); font-weight:600; } .bad-ink { color:var(--bad); font-weight:600; }
 .charts { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap:18px; }
-figure { margin:0; } .chart { padding:16px 16px 10px; } .chart figcaption { font-weight:600; font-size:15px; }
+figure { margin:0; } .chart { padding:16px 16px 10px; } .charts .wide { grid-column:1 / -1; } .chart figcaption { font-weight:600; font-size:15px; }
 .chart .unit { color:var(--soft); font-size:12.5px; font-weight:400; display:block; min-height:1.5em; }
 svg { display:block; width:100%; height:auto; } svg text { fill:var(--soft); font-size:12.5px; font-family:inherit; }
 svg .grid { stroke:var(--grid); } svg .zero { stroke:var(--soft); stroke-dasharray:3 3; } svg .axis {
@@ -51,9 +51,9 @@ svg .band { opacity:.16; stroke:none; } svg .dot { stroke:var(--card); stroke-wi
   margin:12px 0 8px; font-size:13.5px; font-variant-numeric:tabular-nums; } .rowlabel { line-height:1.25; }
 .rowlabel .sub { font-size:12px; color:var(--soft); margin-left:6px; white-space:nowrap; }
 .whole { display:flex; height:22px; border-radius:5px; overflow:hidden; background:var(--calm-wash); }
-.whole i { color:var(--on-bar); font:600 11.5px/22px inherit; font-style:normal; font-size:11.5px; line-height:22px;
+.whole i { color:var(--on-bar); font-weight:600; font-style:normal; font-size:11.5px; line-height:22px;
   text-align:center; overflow:hidden; }
-.bars .group { display:grid; gap:4px; } .bars .value { display:grid; grid-template-columns:1fr 44px; gap:8px;
+.whole i.calm { color:var(--soft); } .bars .group { display:grid; gap:4px; } .bars .value { display:grid; grid-template-columns:1fr 44px; gap:8px;
   align-items:center; } .bars .value.none { display:block; color:var(--soft); font-size:12.5px; line-height:1.4; }
 .bars .track { position:relative; height:14px; background:var(--calm-wash); border-radius:4px; overflow:hidden; }
 .bars .track i { position:absolute; inset:0 auto 0 0; border-radius:4px 0 0 4px; opacity:.8; }

@@ -62,7 +62,9 @@ def make_system(
     rng, shared = np.random.default_rng(abs(hash(name)) % 1000 if False else int(gain * 10)), np.random.default_rng(7)
     texts = prompts(num_prompts)
     texts[0] = first or texts[0]
-    drawn = [draw_clip(folder / name / f"clip-{index}.mp4", index, side=side, speed=1.0 - 0.3 * gain) for index in range(6)]
+    drawn = [
+        draw_clip(folder / name / f"clip-{index}.mp4", index, side=side, speed=1.0 - 0.3 * gain) for index in range(6)
+    ]
     entries = tuple(
         ClipEntry(
             file=drawn[(CLIPS_PER_PROMPT * number + sample) % len(drawn)],
@@ -92,7 +94,9 @@ def make_system(
         if column == "drift/sharpness":
             for index in (3, 77, 101):
                 states[index % len(entries)], held[index % len(entries)] = "skipped", np.nan
-                reasons[column][index % len(entries)] = f"the clip is flat: nothing to be sharp {HOSTILE if first else ''}"
+                reasons[column][index % len(entries)] = (
+                    f"the clip is flat: nothing to be sharp {HOSTILE if first else ''}"
+                )
         values[column], statuses[column] = held, tuple(states)
     return SystemScores(
         system=name, entries=entries, columns=tuple(columns), values=values, statuses=statuses, reasons=reasons
@@ -110,11 +114,16 @@ PROVENANCE = {
     "seeds": "0 to 143, bootstrap 0",
     "clips": {"base": {"model": "assets/sprite-wan", "manifest": "sha256 9d01…aa"}, "adapter": {"scale": 1.0}},
     "environments": {"vbench": "lock 3e77b1, python 3.11, torch 2.13.0"},
-    "commands": ["python evaluation/vbench_run.py generate --config sprite.yaml", "python evaluation/vbench_run.py run"],
+    "commands": [
+        "python evaluation/vbench_run.py generate --config sprite.yaml",
+        "python evaluation/vbench_run.py run",
+    ],
 }
 
 
-def write_page(folder: Path, *, first: str = "", names: tuple[str, str] = ("sprite-wan", "reward-bp"), **options: int) -> Path:
+def write_page(
+    folder: Path, *, first: str = "", names: tuple[str, str] = ("sprite-wan", "reward-bp"), **options: int
+) -> Path:
     base = make_system(folder / "clips", names[0], gain=0.0, first=first, **options)
     adapter = make_system(folder / "clips", names[1], gain=1.0, first=first, **options)
     scores = [base, adapter]
