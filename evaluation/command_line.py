@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.suite_config import EvaluationConfig
+from rewards.factories import did_you_mean
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 from rlhf_video.settings.arguments import describe_fields
@@ -57,7 +58,9 @@ def parse_request(arguments: Sequence[str] | None = None, *, description: str | 
     words = list(known.words)
     command = words.pop(0) if words and "=" not in words[0] else "all"
     if command not in COMMANDS:
-        raise ConfigError(f"There is no command '{command}'. Known: {', '.join(COMMANDS)}.")
+        raise ConfigError(
+            f"There is no command '{command}'.{did_you_mean(command, COMMANDS)} Known: {', '.join(COMMANDS)}."
+        )
     overrides = [word for word in words if "=" in word]
     names = tuple(word for word in words if "=" not in word)
     _check_names(command, names)

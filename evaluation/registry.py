@@ -74,10 +74,9 @@ def build_metric(name: str, label: str | None, options: Mapping[str, object], *,
             "{name: reward, options: {name: ...}}."
         )
     spec = metric.spec
-    weights = {
-        weight: LEDGER[weight].sha256 or LEDGER[weight].md5 if weight in LEDGER else None for weight in spec.weights
-    }
-    parts = [spec.family, spec.name, spec.version, options_sha256(options), weights]
+    lasting = {option: value for option, value in options.items() if option != "device"}
+    weights = {weight: _weight_hash(weight) for weight in spec.weights}
+    parts = [spec.family, spec.name, spec.version, options_sha256(lasting), weights]
     return NamedMetric(label or spec.name, metric, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
 
