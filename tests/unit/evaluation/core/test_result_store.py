@@ -93,7 +93,7 @@ def test_full_disk_leaves_what_is_stored_and_a_file_to_go_on_with(
     with ResultStore(tmp_path) as store:
         store.add(entries[0], "m", OK)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "_stream", _FullAfter(store._stream, 40))  # noqa: SLF001
+            patch.setattr(store, "_stream", _FullAfter(store._stream, 40))
             with pytest.raises(OSError, match=r"No space left.*results-0-of-1\.jsonl") as raised:
                 store.add(entries[1], "m", OK)
         assert raised.value.errno == errno.ENOSPC
