@@ -26,7 +26,12 @@ input, select { font:inherit; font-size:14px; color:var(--ink); background:var(-
 .explorer .pair { content-visibility:auto; contain-intrinsic-size:auto 320px; }
 .facts-table td:first-child { color:var(--soft); width:1%; } code { font:13px/1.5 ui-monospace, "SF Mono", Menlo,
   Consolas, monospace; overflow-wrap:anywhere; white-space:normal; }
-.stack td { white-space:normal; overflow-wrap:anywhere; min-width:74px; } h3 { margin:26px 0 10px; }
+.stack td { white-space:normal; overflow-wrap:break-word; }
+.charts { grid-template-columns:repeat(auto-fill, minmax(min(100%, 420px), 1fr)); } h3 { margin:26px 0 10px; }
+@media (max-width:560px) { .changes td { font-size:14px; padding:9px 7px; } .changes th { padding:10px 7px 6px; }
+  .changes .mean .ends { display:none; } .changes td.name { min-width:104px; } .changes tr.group td { white-space:normal; }
+  .bars { grid-template-columns:1fr; gap:3px; } .bars .whole, .bars .group { margin-bottom:7px; }
+  .controls label { flex:1 1 130px; } .controls .grow { flex:1 1 100%; } .controls select { max-width:none; } }
 """
 
 SCRIPT = """

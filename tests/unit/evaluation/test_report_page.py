@@ -25,7 +25,7 @@ COLUMNS = (
     ("dynamic_degree", "vbench-port", "share", True, 0.61, None, -0.14),
     ("aesthetic_quality", "vbench-port", "score", True, 0.513, 0.05, 0.012),
     ("imaging_quality", "vbench-port", "score", True, 0.604, 0.08, -0.002),
-    ("motion", "measure", "pixels per frame", True, 1.32, 0.5, -0.21),
+    ("frame_difference", "reward", "share of the range", True, 0.032, 0.012, -0.005),
     ("luminance_flicker", "measure", "grey levels", False, 2.1, 0.7, -0.2),
     ("blockiness", "measure", "ratio", False, 1.04, 0.03, 0.001),
     ("brightness", "measure", "share", None, 0.43, 0.1, 0.02),
