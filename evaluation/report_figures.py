@@ -16,10 +16,10 @@ from evaluation.vbench_totals import normalise
 from rlhf_video.report import (
     Html,
     Series,
-    curve_colours,
     ShareKind,
     ShareRow,
     ValueRow,
+    curve_colours,
     line_chart,
     radar_chart,
     share_bars,

@@ -26,7 +26,7 @@ def headline(comparison: SystemComparison) -> str:
     if better and worse:
         names = _listed([label_of(change.column) for change in comparison.changes if tone_of(change) == "bad"][:3])
         more = f" and {worse - 3} more" if worse > 3 else ""
-        return f"{system} gains on {better} of {count} scores and loses on {worse}: {names}{more}."
+        return f"{system} beats {baseline} on {better} of {count} scores and loses on {worse}: {names}{more}."
     if better:
         return f"{system} is better than {baseline}: it gains on {better} of {count} scores and loses on none."
     if worse:
