@@ -52,7 +52,7 @@ def provenance(facts: Mapping[str, Any]) -> Html:
     """Return how a run was made: plain facts as a table, groups of facts and lists of commands folded below it.
 
     Args:
-        facts: Label -> text or number, mapping of such, or list of texts; other values are written as Python prints them.
+        facts: Label -> text or number, mapping of such, or list of texts; others are written as Python prints them.
     """
     plain, below = [], []
     for name, value in facts.items():

@@ -56,8 +56,8 @@ def write_evaluation_report(
     named |= {name for comparison in comparisons for name in (comparison.baseline, comparison.system)}
     if not scores or named - set(held) or set(held) - {summary.system for summary in summaries}:
         raise DataError(
-            f"A report needs scores and a summary of every system: scores of {', '.join(held) or 'none'}, summaries and "
-            f"comparisons of {', '.join(sorted(named)) or 'none'}."
+            f"A report needs scores and a summary of every system: scores of {', '.join(held) or 'none'}, summaries "
+            f"and comparisons of {', '.join(sorted(named)) or 'none'}."
         )
     shelf = ClipShelf(folder, scores)
     by_name = {summary.system: summary for summary in summaries}

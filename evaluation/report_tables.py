@@ -63,9 +63,8 @@ def comparison_table(comparison: SystemComparison, baseline: SystemScores, summa
         for index in indices:
             change = comparison.changes[index]
             lines.append(_change_line(change, held.get(change.column.name), unit=units[index], limit=limit))
-    return Html(
-        f'<div class="card scroll changes"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return Html(f'<div class="card scroll changes"><table>{body}</table></div>')
 
 
 def system_table(summaries: Sequence[Summary]) -> Html:

@@ -1,8 +1,8 @@
 """The archive that VBench's leaderboard takes: a zip whose top level holds the result files, and nothing else.
 
-Its reader (scripts/cal_final_score.py of VBench; the leaderboard does the same) takes every dictionary of every JSON file
-as {dimension: [aggregate, ...]} and counts a dimension that is missing as 0, so nothing else may be a JSON dictionary, and
-an incomplete archive scores lower than the model is.
+Its reader (scripts/cal_final_score.py of VBench; the leaderboard asks to check with it) takes every dictionary of every
+JSON file as {dimension: [aggregate, ...]} and counts a dimension that is missing as 0, so nothing else may be a JSON
+dictionary, and an incomplete archive scores lower than the model is.
 """
 
 import io
@@ -62,7 +62,7 @@ def write_submission(folder: Path, scores: SystemScores, *, name: str, partial: 
         partial: Whether to pack what there is, labelled; for looking at, not for uploading.
 
     Raises:
-        DataError: Something is missing and `partial` is not asked for; the message lists it. Or the name is no file name.
+        DataError: Something is missing and `partial` is not asked for (the message lists it), or the name is no file's.
         OSError: The disk is full or the folder is not writable.
     """
     if not name or name.startswith(".") or Path(name).name != name:
@@ -106,14 +106,16 @@ def submission_gaps(scores: SystemScores) -> tuple[str, ...]:
 def _gaps_of(dimension: str, entries: Sequence[ClipEntry], statuses: Sequence[Status | None]) -> list[str]:
     asked = [(entry, status) for entry, status in zip(entries, statuses, strict=True) if status is not None]
     clips = Counter(entry.prompt for entry, _ in asked)
-    few = [prompt for prompt, count in clips.items() if count < CLIPS_PER_PROMPT]
+    # VBench's static filter leaves as few clips of temporal flickering as stand still.
+    least = 1 if dimension == "temporal_flickering" else CLIPS_PER_PROMPT
+    few = [prompt for prompt, count in clips.items() if count < least]
     may_skip = VBENCH_DIMENSIONS[dimension].may_skip
     held = sum(status == "ok" or (may_skip and status == "skipped") for _, status in asked)
     gaps = []
     if held < len(asked) or "ok" not in statuses:
         gaps.append(f"{dimension}: {held} of {len(asked)} clips have a value")
     if few:
-        gaps.append(f"{dimension}: {len(few)} prompts have fewer than {CLIPS_PER_PROMPT} clips, first '{few[0]}'")
+        gaps.append(f"{dimension}: {len(few)} prompts have fewer than {least} clips, first '{few[0]}'")
     if len(clips) < NUM_PROMPTS[dimension]:
         gaps.append(f"{dimension}: {len(clips)} of VBench's {NUM_PROMPTS[dimension]} prompts were measured")
     return gaps

@@ -1,8 +1,8 @@
 """VBench's own result files: `NAME_eval_results.json` and `NAME_full_info.json`, read and written.
 
-VBench (arXiv:2311.17982) writes {dimension: [aggregate, [{"video_path": ..., "video_results": ...}, ...]]}, and beside it
-a list that says which clips belong to which prompt and dimension. Its `video_results` of imaging_quality are MUSIQ's 0 to
-100 while the aggregate is a hundredth of their mean; here every score is in the aggregate's unit.
+VBench (arXiv:2311.17982) writes {dimension: [aggregate, [{"video_path": ..., "video_results": ...}, ...]]}, and beside
+it a list that says which clips belong to which prompt and dimension. Its `video_results` of imaging_quality are MUSIQ's
+0 to 100 while the aggregate is a hundredth of their mean; here every score is in the aggregate's unit.
 """
 
 import difflib
@@ -40,8 +40,8 @@ def read_vbench_results(path: Path) -> dict[str, VbenchResult]:
     """Read a result file, or all `*_eval_results.json` of a folder (VBench writes one per call, often one a dimension).
 
     Raises:
-        DataError: Nothing to read, not this format, an unknown dimension, a value that is no number, or a dimension that
-            two files give differently.
+        DataError: Nothing to read, not this format, an unknown dimension, a value that is no number, or a dimension
+            that two files give differently.
     """
     files = sorted(path.glob(f"*{RESULTS_END}")) if path.is_dir() else [path]
     if not files:
@@ -124,7 +124,7 @@ def results_of(scores: SystemScores, family: Family) -> dict[str, list[Any]]:
 
 
 def full_info_of(scores: SystemScores, family: Family) -> list[dict[str, Any]]:
-    """Return what `_full_info.json` holds: each prompt with its dimensions and clips; errors as of `write_vbench_files`."""
+    """Return what `_full_info.json` holds, each prompt with its dimensions and clips; errors as of the writer."""
     columns = vbench_columns(scores, family)
     prompts: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(scores.entries):
@@ -150,8 +150,8 @@ def vbench_columns(scores: SystemScores, family: Family) -> dict[str, Column]:
         if column.family == family and dimension is not None:
             if dimension in found:
                 raise DataError(
-                    f"'{scores.system}' has {dimension} of {family} twice, in {found[dimension].name} and {column.name}: "
-                    "leave one of the metrics out."
+                    f"'{scores.system}' has {dimension} of {family} twice, in {found[dimension].name} and "
+                    f"{column.name}: leave one of the metrics out."
                 )
             found[dimension] = column
     if not found:

@@ -94,9 +94,8 @@ def value_bars(
                 bars.append(_bar(row.label, system, interval, colour=colours[index]))
         lines.append(f'<div class="rowlabel">{escape(row.label)}</div><div class="group">{"".join(bars)}</div>')
     heading = f'<figcaption>{escape(title)}<span class="unit">{escape(unit)}</span></figcaption>'
-    return Html(
-        f'<figure class="card chart wide">{heading}<div class="bars">{"".join(lines)}</div>{legend(systems, colours)}</figure>'
-    )
+    body = f'<div class="bars">{"".join(lines)}</div>{legend(systems, colours)}'
+    return Html(f'<figure class="card chart wide">{heading}{body}</figure>')
 
 
 def _bar(label: str, system: str, interval: Interval, *, colour: str) -> str:
