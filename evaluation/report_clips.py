@@ -15,7 +15,7 @@ from rlhf_video.report import Html, escape, video_element
 MAX_CLIP_BYTES = 1 << 20
 """A larger clip stays a file beside the page (1 MiB: about five seconds of 480x832)."""
 MAX_PAGE_BYTES = 32 << 20
-"""Clips are embedded in the order in which the page shows them until this much is used (32 MiB); the rest stay files."""
+"""Clips are embedded in the order of the page until this much is used (32 MiB); the rest stay files."""
 
 
 class ClipShelf:
@@ -53,7 +53,7 @@ class ClipShelf:
         if self.num_beside:
             parts.append(
                 f"{self.num_beside} are read from the files beside it, because a clip is embedded up to "
-                f"{MAX_CLIP_BYTES >> 20} MiB and a page up to {MAX_PAGE_BYTES >> 20} MiB: keep them when you move the page"
+                f"{MAX_CLIP_BYTES >> 20} MiB and a page up to {MAX_PAGE_BYTES >> 20} MiB: move them along with it"
             )
         if self.num_missing:
             parts.append(f"{self.num_missing} are gone from the disk")

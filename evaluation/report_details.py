@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.base import Status
 from evaluation.report_pairs import label_of
 from evaluation.scores import SystemScores
+from evaluation.set_distances import SetDistance
 from rlhf_video.report import Html, escape, folded, join, table
 
 _MAX_EXAMPLES = 3
@@ -13,11 +15,11 @@ _MAX_ROWS = 100
 
 def holes_table(scores: Sequence[SystemScores]) -> Html | None:
     """Return every reason why a score is missing, the most frequent first; None where nothing is missing."""
-    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    groups: dict[tuple[Status, str, str, str], list[str]] = {}
     for system in scores:
         for column in system.columns:
             for index, status in enumerate(system.statuses[column.name]):
-                if status in ("skipped", "failed"):
+                if status == "skipped" or status == "failed":
                     reason = system.reasons.get(column.name, {}).get(index, "no reason was recorded")
                     entry = system.entries[index]
                     clip = f"{entry.prompt} ({entry.file.name})"
@@ -25,7 +27,7 @@ def holes_table(scores: Sequence[SystemScores]) -> Html | None:
     if not groups:
         return None
     ranked = sorted(groups.items(), key=lambda item: (item[0][0] != "failed", -len(item[1]), item[0]))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (status, name, column_name, reason), clips in ranked[:_MAX_ROWS]:
         shown = "; ".join(clips[:_MAX_EXAMPLES]) + (f"; {len(clips) - _MAX_EXAMPLES} more" if len(clips) > 3 else "")
         rows.append((str(len(clips)), status, name, column_name, reason, shown))
@@ -35,11 +37,22 @@ def holes_table(scores: Sequence[SystemScores]) -> Html | None:
     return Html(f'<div class="stack">{table(head, rows, align="rlllll")}</div>')
 
 
+def distance_table(distances: Sequence[SetDistance]) -> Html:
+    """Return distances between sets of clips, or why there is none."""
+    rows = []
+    for distance in distances:
+        value = f"{distance.value:.4g}" if distance.value is not None else f"none: {distance.refused}"
+        sizes = " / ".join(str(number) for number in distance.num_clips)
+        rows.append((distance.label, distance.system, distance.reference, value, distance.unit, sizes))
+    head = ("distance", "of", "from", "value", "unit", "clips")
+    return Html(f'<div class="stack">{table(head, rows, align="lllrlr")}</div>')
+
+
 def provenance(facts: Mapping[str, Any]) -> Html:
     """Return how a run was made: plain facts as a table, groups of facts and lists of commands folded below it.
 
     Args:
-        facts: Label -> text or number, mapping of such, or list of texts; other values are written as Python prints them.
+        facts: Label -> text or number, mapping of such, or list of texts; others are written as Python prints them.
     """
     plain, below = [], []
     for name, value in facts.items():

@@ -5,26 +5,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.base import Family
 from evaluation.clip_pairs import pair_clips
 from evaluation.report_pairs import ClipRow, label_of, row_values
 from evaluation.report_tables import FAMILIES, by_family
 from evaluation.scores import Column, SystemScores
-from evaluation.summary import Summary
+from evaluation.summary import Summary, Total
 from evaluation.vbench_columns import VBENCH_FAMILIES, dimension_of
 from evaluation.vbench_totals import normalise
 from rlhf_video.report import (
     Html,
     Series,
-    curve_colours,
     ShareKind,
     ShareRow,
     ValueRow,
+    curve_colours,
     line_chart,
     radar_chart,
     share_bars,
     value_bars,
 )
-from rlhf_video.stats import bootstrap_mean
+from rlhf_video.stats import Interval, bootstrap_mean
 
 _MAX_CURVES = 12
 _CURVE_RESAMPLES = 500
@@ -45,8 +46,7 @@ def radars(scores: Sequence[SystemScores], rows: Sequence[ClipRow], columns: Seq
     for family, indices in by_family(columns):
         members = [columns[index] for index in indices]
         if family in VBENCH_FAMILIES:
-            known = [(column, dimension_of(column)) for column in members]
-            known = [(column, dimension) for column, dimension in known if dimension is not None]
+            known = [(column, name) for column in members if (name := dimension_of(column)) is not None]
             if len(known) >= 3:
                 lines = {system.system: [_vbench_share(system, *item) for item in known] for system in scores}
                 labels = [dimension.replace("_", " ") for _, dimension in known]
@@ -119,16 +119,33 @@ def total_bars(summaries: Sequence[Summary]) -> list[Html]:
                     ValueRow(
                         name.capitalize() + (" (partial)" if partial else ""),
                         [total.interval if total else None for total in found],
-                        [(total.refused or "not computed") if total else "not measured" for total in found],
+                        [_refusal(total, summary) for total, summary in zip(found, summaries, strict=True)],
                     )
                 )
+            degrees = [_dynamic_degree(summary, family) for summary in summaries]
+            rows.append(ValueRow("Dynamic degree", degrees, ["not measured"] * len(degrees)))
             title = FAMILIES[family].split(" (")[0]
-            unit = "VBench's score in percent, with 95% intervals"
+            unit = "VBench's score in percent, with 95% intervals; dynamic degree is the share of clips that move"
             colours = system_colours(len(summaries))
             pictures.append(
                 value_bars(title, [summary.system for summary in summaries], rows, unit=unit, colours=colours)
             )
     return pictures
+
+
+def _refusal(total: Total | None, summary: Summary) -> str:
+    """Return why there is no total; the system's name is left out where the reason is that of every run like it."""
+    if total is None:
+        return f"{summary.system}: not measured"
+    reason = total.refused or "not computed"
+    return f"Refused: {reason}" if "was not measured" in reason else f"{summary.system} refused: {reason}"
+
+
+def _dynamic_degree(summary: Summary, family: Family) -> Interval | None:
+    for item in summary.dimensions:
+        if item.column.family == family and dimension_of(item.column) == "dynamic_degree" and item.num_ok:
+            return item.interval
+    return None
 
 
 def curve_charts(scores: Sequence[SystemScores], curves: Curves) -> list[Html]:

@@ -107,7 +107,7 @@ def _totals(summaries: Sequence[Summary]) -> list[str]:
                 value = f"{100.0 * total.interval.mean:.2f}"
                 ends = f"{100.0 * total.interval.low:.2f} to {100.0 * total.interval.high:.2f}"
             name = total.name + (" (partial)" if total.is_partial else "")
-            rows.append((_plain(summary.system), FAMILIES[total.family], name, value, ends))
+            rows.append((_plain(summary.system), FAMILIES[total.family].split(" (")[0], name, value, ends))
     if not rows:
         return []
     return [markdown_table(("system", "by", "VBench total", "percent", "95% interval"), rows, align="lllrr").rstrip()]

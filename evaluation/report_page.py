@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation.comparison import SIGNIFICANT, SystemComparison
 from evaluation.report_clips import ClipShelf
-from evaluation.report_details import holes_table, provenance
+from evaluation.report_details import distance_table, holes_table, provenance
 from evaluation.report_explorer import Explorer
 from evaluation.report_figures import Curves, curve_charts, radars, total_bars, win_bars
 from evaluation.report_markdown import report_markdown
@@ -17,6 +17,7 @@ from evaluation.report_style import SCRIPT, STYLE
 from evaluation.report_tables import comparison_table, system_table
 from evaluation.report_verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
+from evaluation.set_distances import SetDistance
 from evaluation.summary import Summary
 from rlhf_video.data import write_atomic
 from rlhf_video.errors import DataError
@@ -33,6 +34,7 @@ def write_evaluation_report(
     provenance_facts: Mapping[str, Any],
     *,
     curves: Curves = _NO_CURVES,
+    distances: Sequence[SetDistance] = (),
 ) -> Path:
     """Write index.html and report.md and return the page's path.
 
@@ -43,6 +45,7 @@ def write_evaluation_report(
         scores: One per system, the baseline first.
         provenance_facts: Commits, hashes, environment locks, seeds, commands (`report_details.provenance`).
         curves: Scores over frames or segments, where metrics have them.
+        distances: Between the systems' clips as sets.
 
     Raises:
         DataError: Summaries, comparisons and scores are not of the same systems.
@@ -53,8 +56,8 @@ def write_evaluation_report(
     named |= {name for comparison in comparisons for name in (comparison.baseline, comparison.system)}
     if not scores or named - set(held) or set(held) - {summary.system for summary in summaries}:
         raise DataError(
-            f"A report needs scores and a summary of every system: scores of {', '.join(held) or 'none'}, summaries and "
-            f"comparisons of {', '.join(sorted(named)) or 'none'}."
+            f"A report needs scores and a summary of every system: scores of {', '.join(held) or 'none'}, summaries "
+            f"and comparisons of {', '.join(sorted(named)) or 'none'}."
         )
     shelf = ClipShelf(folder, scores)
     by_name = {summary.system: summary for summary in summaries}
@@ -62,7 +65,7 @@ def write_evaluation_report(
     sections += [part for part in _changes(by_name, comparisons, held) if part]
     sections += _figures(summaries, comparisons, scores)
     sections += _clips(shelf, comparisons)
-    sections += _below(scores, curves, provenance_facts)
+    sections += _below(scores, curves, distances, provenance_facts)
     sections.append(footer(f"rlhf-video evaluation. {shelf.note()}"))
     title = " against ".join(system.system for system in reversed(scores[:2]))
     path = write_report(
@@ -189,8 +192,13 @@ def _clips(shelf: ClipShelf, comparisons: Sequence[SystemComparison]) -> list[Ht
     return parts
 
 
-def _below(scores: Sequence[SystemScores], curves: Curves, facts: Mapping[str, Any]) -> list[Html]:
+def _below(
+    scores: Sequence[SystemScores], curves: Curves, distances: Sequence[SetDistance], facts: Mapping[str, Any]
+) -> list[Html]:
     parts = []
+    if distances:
+        lead = "How far the clips of a system lie from those of another as a set: 0 means alike, not good."
+        parts.append(section("Distances between sets", [distance_table(distances)], lead=lead))
     charts = curve_charts(scores, curves)
     if charts:
         lead = "Means over clips, with 95% intervals over prompts: what drifts, drifts here."

@@ -7,7 +7,8 @@ STYLE = """
 main { max-width:1180px; } .trust .guards { grid-template-columns:repeat(auto-fit, minmax(min(100%, 190px), 1fr)); }
 .trust { margin-bottom:14px; } .trust .value { font-size:20px; } .trust h3 { margin:0; } .trust .guard .state {
   margin:-2px -4px 0 8px; }
-.note { border-left:4px solid var(--bad); padding:14px 18px; margin:0 0 14px; } .note ul { margin:0; padding-left:18px; } .note li { margin:2px 0; max-width:100ch; }
+.note { border-left:4px solid var(--bad); padding:14px 18px; margin:0 0 14px; } .note ul { margin:0;
+  padding-left:18px; } .note li { margin:2px 0; max-width:100ch; }
 .controls { align-items:end; gap:12px; margin-bottom:6px; } .controls label { display:grid; gap:3px; font-size:12.5px;
   color:var(--soft); min-width:0; } .controls .grow { flex:1 1 200px; } .controls select { max-width:230px; }
 input, select { font:inherit; font-size:14px; color:var(--ink); background:var(--card); border:1px solid var(--line);
@@ -26,7 +27,13 @@ input, select { font:inherit; font-size:14px; color:var(--ink); background:var(-
 .explorer .pair { content-visibility:auto; contain-intrinsic-size:auto 320px; }
 .facts-table td:first-child { color:var(--soft); width:1%; } code { font:13px/1.5 ui-monospace, "SF Mono", Menlo,
   Consolas, monospace; overflow-wrap:anywhere; white-space:normal; }
-.stack td { white-space:normal; overflow-wrap:anywhere; min-width:74px; } h3 { margin:26px 0 10px; }
+.stack td { white-space:normal; overflow-wrap:break-word; }
+.charts { grid-template-columns:repeat(auto-fill, minmax(min(100%, 420px), 1fr)); } h3 { margin:26px 0 10px; }
+@media (max-width:560px) { .changes td { font-size:14px; padding:9px 7px; } .changes th { padding:10px 7px 6px; }
+  .changes .mean .ends { display:none; } .changes td.name { min-width:104px; }
+  .changes tr.group td { white-space:normal; }
+  .bars { grid-template-columns:1fr; gap:3px; } .bars .whole, .bars .group { margin-bottom:7px; }
+  .controls label { flex:1 1 130px; } .controls .grow { flex:1 1 100%; } .controls select { max-width:none; } }
 """
 
 SCRIPT = """
@@ -74,7 +81,8 @@ SCRIPT = """
       " that fit, out of " + cards.length : "") + " shown.";
     ask("more").hidden = shown.size === kept.length;
   };
-  ["find", "score", "order", "kind"].forEach((name) => ask(name).addEventListener("input", () => { limit = 24; draw(); }));
+  ["find", "score", "order", "kind"].forEach((name) => ask(name).addEventListener("input", () => {
+    limit = 24; draw(); }));
   ask("more").addEventListener("click", () => { limit += 48; draw(); });
   ask("replay").addEventListener("click", () => box.querySelectorAll(".pair:not([hidden]) video").forEach((clip) => {
     clip.currentTime = 0; }));

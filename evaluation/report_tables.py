@@ -63,9 +63,8 @@ def comparison_table(comparison: SystemComparison, baseline: SystemScores, summa
         for index in indices:
             change = comparison.changes[index]
             lines.append(_change_line(change, held.get(change.column.name), unit=units[index], limit=limit))
-    return Html(
-        f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    )
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return Html(f'<div class="card scroll changes"><table>{body}</table></div>')
 
 
 def system_table(summaries: Sequence[Summary]) -> Html:
@@ -132,7 +131,7 @@ def _value_cell(interval: Interval, column: Column, *, below: str = "") -> str:
         low, high = (write_value(end, column, spread) for end in (interval.low, interval.high))
         ends = f"{low} to {high}"
     mean = write_value(interval.mean, column, spread)
-    return f'<td class="num">{mean}<span class="sub">{escape(ends)}</span>{below}</td>'
+    return f'<td class="num mean">{mean}<span class="sub ends">{escape(ends)}</span>{below}</td>'
 
 
 def _name_cell(column: Column) -> str:

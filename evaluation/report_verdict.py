@@ -26,7 +26,7 @@ def headline(comparison: SystemComparison) -> str:
     if better and worse:
         names = _listed([label_of(change.column) for change in comparison.changes if tone_of(change) == "bad"][:3])
         more = f" and {worse - 3} more" if worse > 3 else ""
-        return f"{system} gains on {better} of {count} scores and loses on {worse}: {names}{more}."
+        return f"{system} beats {baseline} on {better} of {count} scores and loses on {worse}: {names}{more}."
     if better:
         return f"{system} is better than {baseline}: it gains on {better} of {count} scores and loses on none."
     if worse:
@@ -63,9 +63,9 @@ def trust_of(cards: Sequence[GuardCard]) -> tuple[Trust, str]:
     """Return whether to believe a comparison, and a sentence that says why."""
     tripped = [card for card in cards if card.state == "tripped"]
     if not tripped:
-        return "yes", "Believe it: " + _listed([f"{card.name.lower()} {card.value}" for card in cards[:3]]) + "."
+        return "yes", f"Believe it: {cards[0].value} {cards[0].limit}, and no check below speaks against it."
     names = _listed([card.name.lower() for card in tripped])
-    if len(tripped) >= 3 or any(card.name == "Pairs" for card in tripped):
+    if len(tripped) >= 3 or any(card.name == "Sample" for card in tripped):
         return "no", f"Do not rely on it yet: {names} {'speaks' if len(tripped) == 1 else 'speak'} against it, below."
     return "with care", f"Believe it with care: {names} {'needs' if len(tripped) == 1 else 'need'} a look, below."
 
@@ -76,11 +76,15 @@ def _size_card(comparison: SystemComparison) -> GuardCard:
     pairs = min((change.num_pairs for change in changes), default=0)
     unpaired = max((change.num_unpaired for change in changes), default=0)
     few = prompts < _ENOUGH_PROMPTS
+    how = "same noise" if comparison.paired_by == "seed" else "by number: the noise differs"
     return GuardCard(
-        name="Pairs",
-        value=f"{pairs} on {prompts} prompts",
-        limit="same prompt, same noise" + (f"; {unpaired} clips without a partner or a value" if unpaired else ""),
+        name="Sample",
+        value=f"{pairs} pairs",
+        limit=f"of clips on {prompts} prompts, "
+        + how
+        + (f"; {unpaired} clips without a partner or a value" if unpaired else ""),
         state="tripped" if few else "ok",
+        alarm="look",
         advice=f"Fewer than {_ENOUGH_PROMPTS} prompts: intervals from so few are rough. Add prompts, not clips.",
     )
 
@@ -94,6 +98,7 @@ def _coverage_card(summaries: Sequence[Summary]) -> GuardCard:
         value=f"{100.0 * math.floor(1000.0 * worst) / 1000.0:.4g}%" if worst < 1.0 else "100%",
         limit="of the clips have a value in the least covered score" if holes else "of the clips have every value",
         state="tripped" if holes else "ok",
+        alarm="look",
         advice=f"{label_of(item.column)} of {summary.system} has fewest. The clips left out may be the bad ones: see "
         "what is missing, below.",
     )
@@ -103,11 +108,11 @@ def _chance_card(comparison: SystemComparison) -> GuardCard:
     found = [change for change in comparison.changes if change.is_significant]
     best = min((change.p_holm for change in comparison.changes), default=math.nan)
     return GuardCard(
-        name="Beyond chance",
+        name="Significance",
         value=f"{len(found)} of {len(comparison.changes)} scores",
-        limit=f"differ after Holm's correction at {SIGNIFICANT:g}; smallest p {write_p(best)}",
-        state="ok" if found else "tripped",
-        advice="No difference survives the correction: the systems may be equal, or the suite too small.",
+        limit=f"differ beyond chance after Holm's correction at {SIGNIFICANT:g}; smallest p {write_p(best)}",
+        state="ok",
+        advice="",
     )
 
 
@@ -125,6 +130,7 @@ def _resolution_card(comparison: SystemComparison, deviations: dict[str, float])
         value=f"{middle:.2f} SD",
         limit="smallest difference that this suite finds four times in five (median over scores)",
         state="ok" if middle <= _FINE_RESOLUTION else "tripped",
+        alarm="look",
         advice="Only large differences can be seen: 'no difference' means little here.",
     )
 
@@ -140,6 +146,7 @@ def _motion_card(comparison: SystemComparison) -> GuardCard:
             value=f"{ratio:.2f}×" if math.isfinite(ratio) else f"{change.difference.mean:+.3f}",
             limit=f"of the baseline's {label_of(change.column)}",
             state="tripped" if froze else "ok",
+            alarm="look",
             advice="It moves less. Scores of smoothness, consistency and flicker rise when a video freezes.",
         )
     return GuardCard(
@@ -153,7 +160,7 @@ def _motion_card(comparison: SystemComparison) -> GuardCard:
 
 def is_motion(change: DimensionChange) -> bool:
     """Tell whether a score says how much moves (more when more moves)."""
-    return change.column.name.rsplit("/", 1)[-1] in ("dynamic_degree", "motion", "motion_magnitude", "flow")
+    return bool({"dynamic_degree", "flow_motion", "frame_difference"} & set(change.column.name.split("/")))
 
 
 def _listed(parts: Sequence[str]) -> str:

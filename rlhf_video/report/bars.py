@@ -88,14 +88,14 @@ def value_bars(
         for index, (system, interval) in enumerate(zip(systems, row.intervals, strict=True)):
             if interval is None:
                 note = row.notes[index] if index < len(row.notes) else "no value"
-                bars.append(f'<div class="value none">{escape(system)}: {escape(note)}</div>')
+                line = f'<div class="value none">{escape(note)}</div>'
+                bars += [] if line in bars else [line]  # what holds for all is said once
             else:
                 bars.append(_bar(row.label, system, interval, colour=colours[index]))
         lines.append(f'<div class="rowlabel">{escape(row.label)}</div><div class="group">{"".join(bars)}</div>')
     heading = f'<figcaption>{escape(title)}<span class="unit">{escape(unit)}</span></figcaption>'
-    return Html(
-        f'<figure class="card chart">{heading}<div class="bars">{"".join(lines)}</div>{legend(systems, colours)}</figure>'
-    )
+    body = f'<div class="bars">{"".join(lines)}</div>{legend(systems, colours)}'
+    return Html(f'<figure class="card chart wide">{heading}{body}</figure>')
 
 
 def _bar(label: str, system: str, interval: Interval, *, colour: str) -> str:

@@ -3,7 +3,8 @@
 STYLE = """
 :root { --paper:#fbfaf7; --card:#ffffff; --ink:#1d2026; --soft:#5d6470; --line:#e3e1da; --grid:#eceae3;
   --base:#8a8f99; --adapter:#0f766e; --good:#0f766e; --good-wash:#e3f3ef; --bad:#b3261e; --bad-wash:#fbe9e7;
-  --calm:#5d6470; --calm-wash:#efeee9; --c1:#0f766e; --c2:#b45309; --c3:#5b4bc4; --c4:#be2d6a; --c5:#3a7d1f; --on-bar:#ffffff; }
+  --calm:#5d6470; --calm-wash:#efeee9; --c1:#0f766e; --c2:#b45309; --c3:#5b4bc4; --c4:#be2d6a; --c5:#3a7d1f;
+  --on-bar:#ffffff; }
 @media (prefers-color-scheme: dark) { :root { --paper:#14161a; --card:#1c1f25; --ink:#e9e7e1; --soft:#9fa6b2;
   --line:#2f343d; --grid:#272b33; --base:#8d94a1; --adapter:#4cc3b4; --good:#4cc3b4; --good-wash:#17322f;
   --bad:#ff8a80; --bad-wash:#3a1f1d; --calm:#9fa6b2; --calm-wash:#262a31; --c1:#4cc3b4; --c2:#f0a35c; --c3:#a99bff;
@@ -37,7 +38,8 @@ tr.group td { padding:14px 14px 6px; font-size:12.5px; font-weight:600; color:va
   background:var(--calm-wash); }
 .good-ink { color:var(--good); font-weight:600; } .bad-ink { color:var(--bad); font-weight:600; }
 .charts { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap:18px; }
-figure { margin:0; } .chart { padding:16px 16px 10px; } .charts .wide { grid-column:1 / -1; } .chart figcaption { font-weight:600; font-size:15px; }
+figure { margin:0; } .chart { padding:16px 16px 10px; } .charts .wide { grid-column:1 / -1; }
+  .chart figcaption { font-weight:600; font-size:15px; }
 .chart .unit { color:var(--soft); font-size:12.5px; font-weight:400; display:block; min-height:1.5em; }
 svg { display:block; width:100%; height:auto; } svg text { fill:var(--soft); font-size:12.5px; font-family:inherit; }
 svg .grid { stroke:var(--grid); } svg .zero { stroke:var(--soft); stroke-dasharray:3 3; } svg .axis {
@@ -53,7 +55,8 @@ svg .band { opacity:.16; stroke:none; } svg .dot { stroke:var(--card); stroke-wi
 .whole { display:flex; height:22px; border-radius:5px; overflow:hidden; background:var(--calm-wash); }
 .whole i { color:var(--on-bar); font-weight:600; font-style:normal; font-size:11.5px; line-height:22px;
   text-align:center; overflow:hidden; }
-.whole i.calm { color:var(--soft); } .bars .group { display:grid; gap:4px; } .bars .value { display:grid; grid-template-columns:1fr 44px; gap:8px;
+.whole i.calm { color:var(--soft); } .bars .group { display:grid; gap:4px; } .bars .value { display:grid;
+  grid-template-columns:1fr 44px; gap:8px;
   align-items:center; } .bars .value.none { display:block; color:var(--soft); font-size:12.5px; line-height:1.4; }
 .bars .track { position:relative; height:14px; background:var(--calm-wash); border-radius:4px; overflow:hidden; }
 .bars .track i { position:absolute; inset:0 auto 0 0; border-radius:4px 0 0 4px; opacity:.8; }
