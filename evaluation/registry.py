@@ -1,15 +1,18 @@
 """Metrics by name, loaded when they are asked for, with the key under which their results are stored."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
 
 from evaluation.base import Metric, MetricSpec, SetMetric
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.option_hash import options_sha256
 from rewards.errors import RewardError
-from rewards.factories import construct
+from rewards.factories import construct, load_factory
 from rewards.ledger import LEDGER
 
 
@@ -28,25 +31,42 @@ class NamedMetric:
         """The metric's facts."""
         return self.metric.spec
 
+    @property
+    def is_set_metric(self) -> bool:
+        """Whether it compares sets of clips, and so has no value of one clip."""
+        return isinstance(self.metric, SetMetric)
+
+    def column(self, dimension: str) -> str:
+        """Return the name of a dimension's column."""
+        return column_name(self.label, self.spec, dimension)
+
+
+def column_name(label: str, spec: MetricSpec, dimension: str) -> str:
+    """Return "label/dimension", or the label alone for a metric of one dimension of its own name."""
+    return label if spec.dimensions == (spec.name,) else f"{label}/{dimension}"
+
 
 def available() -> tuple[str, ...]:
     """Return the short names, sorted."""
     return tuple(sorted(CATALOGUE))
 
 
-def build_metric(name: str, label: str | None, options: Mapping[str, object]) -> NamedMetric:
+def build_metric(name: str, label: str | None, options: Mapping[str, object], *, device: str = "auto") -> NamedMetric:
     """Build a metric.
 
     Args:
         name: A short name of `available()`, or "package.module:Class".
         label: As tables call it; None takes the metric's own name.
         options: Arguments of that class.
+        device: auto, cpu or cuda, for metrics that take a device and whose options name none.
 
     Raises:
         RewardError: Unknown name, module or class, unknown, missing or mistyped option, absent weights, or the result
             is no metric.
     """
-    metric = construct("metric", name, CATALOGUE, options)
+    takes_device = "device" in inspect.signature(load_factory("metric", name, CATALOGUE)).parameters
+    placed = {"device": _pick_device(device), **options} if takes_device else options
+    metric = construct("metric", name, CATALOGUE, placed)
     if not isinstance(metric, Metric | SetMetric):
         raise RewardError(
             f"{name!r} built a {type(metric).__name__}, which is not a metric: it needs `spec` and `score(clip)`, or "
@@ -54,11 +74,16 @@ def build_metric(name: str, label: str | None, options: Mapping[str, object]) ->
             "{name: reward, options: {name: ...}}."
         )
     spec = metric.spec
-    weights = {
-        weight: LEDGER[weight].sha256 or LEDGER[weight].md5 if weight in LEDGER else None for weight in spec.weights
-    }
-    parts = [spec.name, spec.version, options_sha256(options), weights]
+    lasting = {option: value for option, value in options.items() if option != "device"}
+    weights = {weight: _weight_hash(weight) for weight in spec.weights}
+    parts = [spec.family, spec.name, spec.version, options_sha256(lasting), weights]
     return NamedMetric(label or spec.name, metric, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
+
+
+def _pick_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _weight_hash(name: str) -> str | None:

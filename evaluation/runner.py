@@ -42,6 +42,13 @@ class MetricFacts(Protocol):
     def spec(self) -> MetricSpec:
         """Its facts."""
 
+    @property
+    def is_set_metric(self) -> bool:
+        """Whether it compares sets of clips, and so has no value of one clip."""
+
+    def column(self, dimension: str) -> str:
+        """Return the name of a dimension's column."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -62,17 +69,17 @@ def is_asked(entry: ClipEntry, spec: MetricSpec, dimension: str) -> bool:
     return dimension in entry.dimensions
 
 
-def pending(entries: Sequence[ClipEntry], metrics: Sequence[MetricFacts], store: ResultStore) -> list[list[int]]:
-    """Return for each clip the numbers of the metrics that are asked of it and have no result."""
-    return [
-        [
-            number
-            for number, metric in enumerate(metrics)
-            if any(is_asked(entry, metric.spec, dimension) for dimension in metric.spec.dimensions)
-            and store.find(entry, metric.key) is None
-        ]
-        for entry in entries
-    ]
+def pending(
+    entry: ClipEntry, metrics: Sequence[MetricFacts], store: ResultStore, *, retry_failed: bool = False
+) -> list[int]:
+    """Return the numbers of the metrics that are asked of a clip and have no result (or a failed one, to retry)."""
+    numbers = []
+    for number, metric in enumerate(metrics):
+        if any(is_asked(entry, metric.spec, dimension) for dimension in metric.spec.dimensions):
+            result = store.find(entry, metric.key)
+            if result is None or (retry_failed and result.status == "failed"):
+                numbers.append(number)
+    return numbers
 
 
 def score_clips(
@@ -82,6 +89,7 @@ def score_clips(
     *,
     shard: tuple[int, int] = (0, 1),
     on_progress: Callable[[Progress], None] | None = None,
+    retry_failed: bool = False,
 ) -> None:
     """Compute every result that is not stored yet.
 
@@ -91,6 +99,7 @@ def score_clips(
         store: Where results are, and go.
         shard: (index, count): this process takes clips index, index + count, ...
         on_progress: Called after each clip.
+        retry_failed: Compute again what failed before.
 
     Raises:
         OSError: The disk is full; what was stored stays.
@@ -100,7 +109,7 @@ def score_clips(
     mine = list(entries)[index::count]
     failed = 0
     for number, entry in enumerate(mine, 1):
-        (todo,) = pending([entry], metrics, store)
+        todo = pending(entry, metrics, store, retry_failed=retry_failed)
         if todo:
             failed += _score_clip(entry, [metrics[i] for i in todo], store)
         if on_progress is not None:
@@ -121,9 +130,11 @@ def system_scores(
     columns, values, statuses, reasons = [], {}, {}, {}
     for metric in metrics:
         spec = metric.spec
+        if metric.is_set_metric:
+            continue
         results = [store.find(entry, metric.key) for entry in entries]
         for dimension in spec.dimensions:
-            name = metric.label if spec.dimensions == (spec.name,) else f"{metric.label}/{dimension}"
+            name = metric.column(dimension)
             column = _column(entries, spec, dimension, results)
             columns.append(
                 Column(name=name, family=spec.family, unit=spec.unit, higher_is_better=spec.higher_is_better)
