@@ -93,7 +93,7 @@ def test_facts_are_those_of_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_masked_clip_is_skipped_with_the_rewards_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     metric = RewardMetric(register_dark_hater(monkeypatch))
     assert metric.score(clip_of(noise())).values["light"] == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(SkipClipError, match="^too dark to judge$"):
+    with pytest.raises(SkipClipError, match=r"^too dark to judge$"):
         metric.score(clip_of(noise() // 10))
 
 
