@@ -62,9 +62,7 @@ class JointMeans:
         totals = sizes.sum(axis=0)
         draws = _draw_means(sums, sizes, num_resamples=num_resamples, rng=np.random.default_rng(seed))
         clusters_of = (sizes > 0).sum(axis=0)
-        return cls(
-            sums.sum(axis=0) / totals, draws, sums / totals, sizes / totals, int(used.sum()), clusters_of
-        )
+        return cls(sums.sum(axis=0) / totals, draws, sums / totals, sizes / totals, int(used.sum()), clusters_of)
 
     def interval(self, weights: ArrayLike, *, offset: float = 0.0, level: float = 0.95) -> Interval:
         """Return offset + sum of weights * means, with its percentile interval, widened as that of `bootstrap_mean`.
