@@ -72,8 +72,8 @@ def _plan(
     twice = [dimension for dimension in needed if len(columns.get(dimension, ())) > 1]
     if twice:
         both = " and ".join(column.name for column in columns[twice[0]])
-        refused = f"{twice[0]} of {family} is there twice ({both}): keep one, or give the other another family"
-        return TotalPlan(family=family, name=name, columns={}, formula=None, refused=refused, is_partial=False)
+        message = f"{twice[0]} of {family} is there twice ({both}): keep one of them in this table"
+        return TotalPlan(family=family, name=name, columns={}, formula=None, refused=message, is_partial=False)
     found = {dimension: columns[dimension][0].name for dimension in needed if dimension in columns}
     problems = [f"{dimension} was not measured" for dimension in needed if dimension not in found]
     problems += [problem for problem in (_gap(scores, *item) for item in found.items()) if problem]

@@ -103,10 +103,10 @@ def total_formula(total: TotalName, dimensions: Collection[str] | None = None) -
         DataError: An unknown dimension, or none of a group.
     """
     if total == "total":
-        parts = ((total_formula("quality", dimensions), QUALITY_SHARE),)
-        parts += ((total_formula("semantic", dimensions), 1.0 - QUALITY_SHARE),)
-        weights = {name: share * weight for part, share in parts for name, weight in part.weights.items()}
-        return TotalFormula(weights, sum(share * part.offset for part, share in parts))
+        quality, semantic = total_formula("quality", dimensions), total_formula("semantic", dimensions)
+        weights = {name: QUALITY_SHARE * weight for name, weight in quality.weights.items()}
+        weights |= {name: (1.0 - QUALITY_SHARE) * weight for name, weight in semantic.weights.items()}
+        return TotalFormula(weights, QUALITY_SHARE * quality.offset + (1.0 - QUALITY_SHARE) * semantic.offset)
     known = {name: _facts(name) for name in (VBENCH_DIMENSIONS if dimensions is None else dimensions)}
     group = {name: facts for name, facts in known.items() if facts.group == total}
     if not group:
