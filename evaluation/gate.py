@@ -113,7 +113,9 @@ def _parse_clause(text: str, rule: str) -> Clause:
     if not dot:
         subject, field = match["subject"], "gain"
     if field not in _FIELDS:
-        raise ConfigError(f"--fail-if {rule!r}: unknown field '{field}'.{_hint(field, _FIELDS)} It can be {_FIELDS}.")
+        raise ConfigError(
+            f"--fail-if {rule!r}: unknown field '{field}'.{_hint(field, _FIELDS)} Known: {', '.join(_FIELDS)}."
+        )
     bound = match["bound"]
     is_mde = bound.lstrip("+-") == "mde"
     return Clause(subject, field, match["operator"], _number(bound.replace("mde", "1"), rule), is_mde)
