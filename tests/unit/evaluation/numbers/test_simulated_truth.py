@@ -17,6 +17,10 @@ TRUTH = {name: 0.5 + 0.02 * number for number, name in enumerate(VBENCH_DIMENSIO
 """True mean of each dimension; dynamic_degree is the share of clips that move."""
 
 
+FEW = ("motion_smoothness", "dynamic_degree", "imaging_quality", "color", "scene")
+"""Dimensions of the comparisons: a partial total goes the way of a whole one, in a third of the time."""
+
+
 def _asked() -> dict[str, NDArray[np.bool_]]:
     """Return which clips each dimension asks, as VBench does: each of some prompts, and prompts of several."""
     third = np.repeat(np.arange(NUM_PROMPTS), SAMPLES) % 3
@@ -47,13 +51,17 @@ def _draw_prompts(rng: np.random.Generator) -> NDArray[np.float64]:
     return 0.07 * (rng.exponential(size=(NUM_PROMPTS, 1)) - 1.0 + rng.exponential(size=(NUM_PROMPTS, 16)) - 1.0)
 
 
+def _few(values: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    return {name: values[name] for name in FEW}
+
+
 def test_intervals_of_dimensions_and_totals_cover_the_truth(table: Any) -> None:
     rng = np.random.default_rng(0)
     truth = {**TRUTH, **{name: total_formula(name)(TRUTH) for name in ("quality", "semantic", "total")}}
     hits = dict.fromkeys(truth, 0)
     for trial in range(NUM_TRIALS):
         scores = table(_draw(rng), samples=SAMPLES, family="vbench-port", asked=ASKED)
-        summary = summarise(scores, num_resamples=400, seed=trial)
+        summary = summarise(scores, num_resamples=300, seed=trial)
         found = {line.column.name: line.interval for line in summary.dimensions}
         found |= {total.name: total.interval for total in summary.totals}
         for name, interval in found.items():
@@ -71,10 +79,10 @@ def test_equal_systems_are_called_different_as_rarely_as_promised(table: Any) ->
     for trial in range(NUM_TRIALS):
         prompts = _draw_prompts(rng)  # both systems meet the same prompts
         base, mine = (
-            table(_draw(rng, prompts), system=name, samples=SAMPLES, family="vbench-port", asked=ASKED)
+            table(_few(_draw(rng, prompts)), system=name, samples=SAMPLES, family="vbench-port", asked=ASKED)
             for name in ("base", "mine")
         )
-        result = compare_systems(base, mine, num_resamples=300, num_permutations=300, seed=trial)
+        result = compare_systems(base, mine, partial=True, num_resamples=200, num_permutations=199, seed=trial)
         rejected += sum(change.p_value < 0.05 for change in result.changes)
         p_values += len(result.changes)
         any_rejected += any(change.is_significant for change in result.changes)
@@ -87,14 +95,14 @@ def test_equal_systems_are_called_different_as_rarely_as_promised(table: Any) ->
     assert total_rejected / NUM_TRIALS <= allowed
     assert any_rejected / NUM_TRIALS <= allowed  # family-wise, after Holm's correction
     assert covered / NUM_TRIALS >= 0.92
-    # The test is no mute one: uncorrected, some score of 16 is called different in about half of the tables.
-    assert rejected / NUM_TRIALS > 0.4
+    # The test is no mute one: uncorrected it errs about as often as it may.
+    assert rejected / p_values > 0.03
 
 
 @pytest.mark.parametrize("same_files", [True, False])
 def test_two_identical_models_are_never_called_different(table: Any, same_files: bool) -> None:
     rng = np.random.default_rng(2)
-    for trial in range(20):
+    for trial in range(10):
         values = _draw(rng)
         base, mine = (
             table(values, system=name, samples=SAMPLES, family="vbench-port", asked=ASKED, same_files=same_files)
