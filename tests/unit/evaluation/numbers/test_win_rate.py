@@ -78,7 +78,7 @@ def test_records_that_compare_nothing_are_counted_with_their_reason() -> None:
         "1 of 13 records do not say which model or adapter made a clip: left out.",
         "1 of 13 records have no answer to 'overall': left out.",
     )
-    with pytest.raises(DataError, match="No record compares two systems. 1 of 1 records compare a system with itself"):
+    with pytest.raises(DataError, match=r"No record compares two systems\. 1 of 1 records compare a system with itself"):
         comparisons_of_pairs(same)
 
 
@@ -169,7 +169,7 @@ def test_command_reads_scores_of_a_reward(tmp_path: Path) -> None:
     files = [f"{name}={tmp_path / name}.json" for name in ("base", "mine")]
     (rate,) = run(parse_request(["--scores", *files])).rates
     assert (rate.num_wins, rate.num_losses) == (0, 6)
-    with pytest.raises(ConfigError, match="No clip has a score 'quality'. Known: overall"):
+    with pytest.raises(ConfigError, match="No clip has a score 'quality'"):
         run(parse_request(["--scores", *files, "--dimension", "quality"]))
     with pytest.raises(ConfigError, match="needs two systems"):
         run(parse_request(["--scores", files[0]]))
