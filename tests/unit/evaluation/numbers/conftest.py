@@ -1,5 +1,6 @@
 """Tables of scores without clips: what summaries, comparisons and gates are computed from."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,20 @@ from evaluation.scores import Column, SystemScores
 from evaluation.vbench_totals import VBENCH_DIMENSIONS
 
 TableMaker = Callable[..., SystemScores]
+
+
+@functools.cache
+def make_entries(content: str, size: int, samples: int, seeds: tuple[int | None, ...] | None) -> tuple[ClipEntry, ...]:
+    return tuple(
+        ClipEntry(
+            file=Path(f"{index}.mp4"),
+            sha256=hashlib.sha256(f"{content}{index}".encode()).hexdigest(),
+            prompt=f"prompt {index // samples}",
+            sample=index % samples,
+            seed=index if seeds is None else seeds[index],
+        )
+        for index in range(size)
+    )
 
 
 def make_table(
@@ -29,23 +44,11 @@ def make_table(
 ) -> SystemScores:
     """Build a table of columns, each (prompts * samples,), clips of a prompt next to each other; NaN is `missing`."""
     size = len(next(iter(values.values())))
-    entries = tuple(
-        ClipEntry(
-            file=Path(f"{index}.mp4"),
-            sha256=hashlib.sha256(f"{'' if same_files else system}{index}".encode()).hexdigest(),
-            prompt=f"prompt {index // samples}",
-            sample=index % samples,
-            seed=index if seeds is None else seeds[index],
-        )
-        for index in range(size)
-    )
+    entries = make_entries("" if same_files else system, size, samples, None if seeds is None else tuple(seeds))
     statuses: dict[str, tuple[Status | None, ...]] = {}
     for name, column in values.items():
         is_asked = np.ones(size, dtype=bool) if asked is None else asked[name]
-        statuses[name] = tuple(
-            None if not ask else ("ok" if np.isfinite(value) else missing)
-            for ask, value in zip(is_asked, column, strict=True)
-        )
+        statuses[name] = tuple(np.where(is_asked, np.where(np.isfinite(column), "ok", missing), None).tolist())
     better = higher_is_better or {}
     return SystemScores(
         system=system,
