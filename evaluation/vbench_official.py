@@ -1,8 +1,8 @@
 """VBench's dimensions by the original package, in its own environment (family "vbench-official").
 
-Each is computed for one clip by the package's own code (arXiv:2311.17982, vbench 0.1.5; rewards/workers/vbench_scorer.py
-says what is changed around it). A failure is a failure here, never VBench's zero. One process serves all dimensions
-and keeps their models; a clip that ends it fails in that one dimension and the process starts again.
+Each is computed for one clip by the package's own code (arXiv:2311.17982, vbench 0.1.5); what is changed around it is
+listed in rewards/workers/vbench_scorer.py. A failure is a failure here, never VBench's zero. One process serves all
+dimensions and keeps their models; a clip that ends it fails in that one dimension and the process starts again.
 """
 
 import difflib
@@ -167,9 +167,7 @@ def auxiliary_info(entry: ClipEntry, dimension: str) -> Any:
 _workers: weakref.WeakValueDictionary[tuple[object, ...], ResidentWorker] = weakref.WeakValueDictionary()
 
 
-def _shared_worker(
-    python: Path, cache: Path, device: Device, deadline_s: float, trust_pickles: bool
-) -> ResidentWorker:
+def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float, trust_pickles: bool) -> ResidentWorker:
     """Return the one worker of these settings; it ends with the last metric that has it."""
     key = (python, cache, device, deadline_s, trust_pickles)
     worker = _workers.get(key)

@@ -232,8 +232,7 @@ def _places(images: Tensor, grid: int) -> Tensor:
     """Return the cell of each patch in a grid that spans the image, (rows * columns,), in reading order."""
     cells = torch.arange(grid, dtype=torch.float32, device=images.device)[None, None]
     rows, columns = (
-        functional.interpolate(cells, size=-(-side // PATCH), mode="nearest")[0, 0].long()
-        for side in images.shape[-2:]
+        functional.interpolate(cells, size=-(-side // PATCH), mode="nearest")[0, 0].long() for side in images.shape[-2:]
     )
     return (rows[:, None] * grid + columns).flatten()
 

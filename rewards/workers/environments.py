@@ -76,12 +76,15 @@ def require(worker: str) -> Environment:
     Raises:
         RewardError: No such worker, or its environment is not made yet; the message has the command.
     """
-    lock = load_lock(worker)
+    return _require(load_lock(worker))
+
+
+def _require(lock: WorkerLock) -> Environment:
     found = find(lock)
     if found is None:
         raise RewardError(
-            f"The environment of worker {worker!r} is not made ({environment_path(lock)}): "
-            f"run `rlhf-video rewards env create {worker}`."
+            f"The environment of worker {lock.name!r} is not made ({environment_path(lock)}): "
+            f"run `rlhf-video rewards env create {lock.name}`."
         )
     return found
 
@@ -139,7 +142,7 @@ def build_from_source(lock: WorkerLock, name: str, *, source: str | None = None)
     build = lock.build(name)
     path = environment_path(lock)
     with _alone(path.with_name(path.name + ".lock")):
-        found = require(lock.name)
+        found = _require(lock)
         if found.has(build.name):
             return found
         logger.info("Building %s from %s", build.name, source or build.source)
@@ -148,9 +151,11 @@ def build_from_source(lock: WorkerLock, name: str, *, source: str | None = None)
         log.unlink(missing_ok=True)
         _run([*command, source or build.source], log, f"build {build.name} (it needs git and a C++ compiler)")
         _write_record(lock, path)
-        made = require(lock.name)
+        made = _require(lock)
         if not made.has(build.name):
-            raise RewardError(f"{source} installed something, but no package {build.name!r}: give its own source.")
+            raise RewardError(
+                f"{source or build.source} is installed, but holds no package {build.name!r}: give its own source."
+            )
         return made
 
 

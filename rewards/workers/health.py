@@ -13,7 +13,8 @@ from rewards.workers.process import ItemError, WorkerFailure
 NUM_FRAMES = 16
 TOLERANCE = 1e-4
 """Between the package's own per-picture score and the worker's in batches; they differ by rounding, about 1e-7."""
-DEADLINE_S = 300
+DEADLINE_S = 900
+"""A fresh environment compiles what it imports: a minute, and many on a machine with other work."""
 
 
 def check_health(lock: WorkerLock, python: Path) -> str | None:

@@ -40,7 +40,10 @@ FILES: dict[str, tuple[tuple[str, str], ...]] = {
 """Dimension -> (name in the ledger, path in the cache folder) of each file; the order is that of vbench_scorer.py."""
 DINO_CODE = "dino_model/facebookresearch_dino_main"
 """Clone of github.com/facebookresearch/dino, which subject consistency runs."""
-BERT = {"scene": ("vocab.txt", "config.json"), **{name: ("vocab.txt",) for name, files in FILES.items() if GRIT in files}}
+BERT = {
+    "scene": ("vocab.txt", "config.json"),
+    **{name: ("vocab.txt",) for name, files in FILES.items() if GRIT in files},
+}
 """Dimension -> files of the Hub's bert-base-uncased that it reads besides; scene also its weights."""
 DETECTORS = tuple(name for name, files in FILES.items() if GRIT in files)
 """Dimensions that need detectron2."""

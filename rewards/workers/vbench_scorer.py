@@ -37,7 +37,7 @@ DIMENSIONS = (
     *("spatial_relationship", "scene", "appearance_style", "temporal_style", "overall_consistency"),
 )
 LOADERS = {
-    **{name: ("clip:load",) for name in ("background_consistency", "appearance_style")},
+    **dict.fromkeys(("background_consistency", "appearance_style"), ("clip:load",)),
     "aesthetic_quality": ("clip:load", "vbench.aesthetic_quality:get_aesthetic_model"),
     "subject_consistency": ("torch.hub:load",),
     "motion_smoothness": ("vbench.motion_smoothness:MotionSmoothness",),
@@ -45,7 +45,7 @@ LOADERS = {
     "imaging_quality": ("vbench.imaging_quality:MUSIQ",),
     "human_action": ("vbench.human_action:create_model",),
     "scene": ("vbench.scene:tag2text_caption",),
-    **{name: ("vbench.third_party.grit_model:init_demo",) for name in GRIT},
+    **dict.fromkeys(GRIT, ("vbench.third_party.grit_model:init_demo",)),
     **{
         name: (f"vbench.{name}:ViCLIP", f"vbench.{name}:SimpleTokenizer")
         for name in ("temporal_style", "overall_consistency")
@@ -206,7 +206,8 @@ class Scorer:
 def _describe(folder: Path, file: Path, dimension: str, prompt: str, facts: Any) -> Path:
     """Write the description of one clip, which lies under a name of VBench's form, and return its path."""
     name = prompt if dimension == "human_action" else "clip"
-    clip = folder / f"{name}-0{file.suffix.lower()}"
+    # Its readers go by the ending, and those of mp4 files open whatever FFmpeg reads.
+    clip = folder / f"{name}-0{'.gif' if file.suffix.lower() == '.gif' else '.mp4'}"
     clip.symlink_to(file)
     entry = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(clip)]}
     if facts is not None:
