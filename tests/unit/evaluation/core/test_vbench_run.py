@@ -149,6 +149,7 @@ def test_full_disk_is_one_paragraph_that_says_what_stays(
         (("ran",), "There is no command 'ran'. Did you mean 'run'?"),
         (("run", "extra"), "'run' got 1 names (extra): write run, without names"),
         (("compare", "dim"), "'compare' got 1 names (dim): write compare A B"),
+        (("submit",), "'submit' got 0 names (none): write submit SYSTEM"),
         (("run", "--shard", "3/3"), "--shard 3/3: give i/n with i from 0 to n - 1"),
         (("run", "--surprise"), "Unrecognized arguments: --surprise"),
         (("run", "metrcs=[]"), "Unknown key 'metrcs'. Did you mean 'metrics'?"),
