@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.gate import parse_rule
 from evaluation.suite_config import EvaluationConfig
+from rewards.factories import did_you_mean
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 from rlhf_video.settings.arguments import describe_fields
@@ -20,7 +22,9 @@ COMMANDS = {
     "status": "say what is done, failed and left of each metric",
     "report": "write the HTML page and Markdown, print the table",
     "compare": "compare two systems, of this run or of others: compare A B",
+    "submit": "write VBench's result files and the leaderboard's archive of a system: submit SYSTEM",
 }
+_NAMES = {"compare": ("A", "B"), "submit": ("SYSTEM",)}
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "evaluation" / "sprite.yaml"
 
 
@@ -31,7 +35,7 @@ class Request:
     command: str
     config: EvaluationConfig
     names: tuple[str, ...]
-    """Systems or runs that compare names."""
+    """Systems or runs that compare and submit name."""
     shard: tuple[int, int]
     retry_failed: bool
     measure: bool
@@ -57,10 +61,14 @@ def parse_request(arguments: Sequence[str] | None = None, *, description: str | 
     words = list(known.words)
     command = words.pop(0) if words and "=" not in words[0] else "all"
     if command not in COMMANDS:
-        raise ConfigError(f"There is no command '{command}'. Known: {', '.join(COMMANDS)}.")
+        raise ConfigError(
+            f"There is no command '{command}'.{did_you_mean(command, COMMANDS)} Known: {', '.join(COMMANDS)}."
+        )
     overrides = [word for word in words if "=" in word]
     names = tuple(word for word in words if "=" not in word)
     _check_names(command, names)
+    for rule in known.fail_if:
+        parse_rule(rule)  # a malformed one is told before anything is computed
     config = load_config(EvaluationConfig, known.config, overrides)
     if known.partial:
         config = dataclasses.replace(config, partial=True)
@@ -89,9 +97,9 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _check_names(command: str, names: tuple[str, ...]) -> None:
-    wanted = {"compare": 2}.get(command, 0)
+    wanted = len(_NAMES.get(command, ()))
     if len(names) != wanted:
-        usage = {"compare": "compare A B"}.get(command, f"{command}, without names")
+        usage = f"{command} {' '.join(_NAMES[command])}" if command in _NAMES else f"{command}, without names"
         raise ConfigError(
             f"'{command}' got {len(names)} names ({' '.join(names) or 'none'}): write {usage}. Fields of the config "
             "are given as key=value."

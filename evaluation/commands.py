@@ -10,6 +10,7 @@ from evaluation.run_plan import plan
 from evaluation.run_record import read_record
 from evaluation.scoring_run import RESULTS, disk_errors, generate_clips, score
 from evaluation.store import ResultStore
+from evaluation.submission import write_submission
 from evaluation.tables import comparison_table, outcome_table, status_table
 from rlhf_video.errors import ConfigError
 
@@ -33,6 +34,8 @@ def execute(request: Request) -> int:
         return report(request)
     elif request.command == "compare":
         return compare(request)
+    elif request.command == "submit":
+        submit(request)
     else:
         generate_clips(request.config)
         return run(request)
@@ -75,6 +78,17 @@ def compare(request: Request) -> int:
     )
     print(comparison_table(comparison))
     return hold_gate(request.fail_if, (comparison,))
+
+
+def submit(request: Request) -> None:
+    """Pack VBench's official results of a system for the leaderboard; what is missing is told."""
+    config = request.config
+    scores = named_system(request.names[0], config.output_dir)
+    with disk_errors(config.output_dir):
+        packed = write_submission(config.output_dir / "submission", scores, name=scores.system, partial=config.partial)
+    print(f"archive          {packed.path}")
+    for gap in packed.gaps:
+        print(f"missing          {gap}")
 
 
 def print_status(folder: Path) -> None:

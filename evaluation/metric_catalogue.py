@@ -24,9 +24,12 @@ CATALOGUE: dict[str, str] = {
     "background_consistency": "evaluation.ports.background_consistency:BackgroundConsistency",
     "dynamic_degree": "evaluation.ports.dynamic_degree:DynamicDegree",
     "imaging_quality": "evaluation.ports.imaging_quality:ImagingQuality",
+    "motion_smoothness": "evaluation.ports.motion_smoothness:MotionSmoothness",
     "overall_consistency": "evaluation.ports.overall_consistency:OverallConsistency",
     "subject_consistency": "evaluation.ports.subject_consistency:SubjectConsistency",
     "temporal_flickering": "evaluation.ports.temporal_flickering:TemporalFlickering",
     "temporal_style": "evaluation.ports.temporal_style:TemporalStyle",
+    # The original package in its own environment: {name: vbench_official, options: {dimension: scene}}.
+    "vbench_official": "evaluation.vbench_official:VBenchOfficial",
 }
 """Short name -> "package.module:Class" of a `Metric` or `SetMetric`."""

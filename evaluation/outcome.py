@@ -88,8 +88,6 @@ def conclude(
 def write_outcome(folder: Path, outcome: Outcome) -> Path:
     """Write the HTML page and the Markdown of a run and return the page's path."""
     facts: dict[str, Any] = {"suite": outcome.record.suite, **outcome.record.provenance}
-    if outcome.distances:
-        facts["distances of sets"] = [str(distance) for distance in outcome.distances]
     if outcome.record.absent:
         facts["not measured"] = dict(outcome.record.absent)
     store = ResultStore(folder / RESULTS, None)
@@ -97,7 +95,13 @@ def write_outcome(folder: Path, outcome: Outcome) -> Path:
         name: system_curves(entries, outcome.record.metrics, store) for name, entries in outcome.record.systems.items()
     }
     return write_evaluation_report(
-        folder / REPORT, outcome.summaries, outcome.comparisons, outcome.scores, facts, curves=curves
+        folder / REPORT,
+        outcome.summaries,
+        outcome.comparisons,
+        outcome.scores,
+        facts,
+        curves=curves,
+        distances=outcome.distances,
     )
 
 

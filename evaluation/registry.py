@@ -15,6 +15,9 @@ from rewards.errors import RewardError
 from rewards.factories import construct, load_factory
 from rewards.ledger import LEDGER
 
+_WHERE_AND_HOW_LONG = ("device", "cache_dir", "deadline_s", "trust_pickles")
+"""Options that change no value, so that they stay out of the key."""
+
 
 @dataclass(frozen=True)
 class NamedMetric:
@@ -74,10 +77,9 @@ def build_metric(name: str, label: str | None, options: Mapping[str, object], *,
             "{name: reward, options: {name: ...}}."
         )
     spec = metric.spec
-    weights = {
-        weight: LEDGER[weight].sha256 or LEDGER[weight].md5 if weight in LEDGER else None for weight in spec.weights
-    }
-    parts = [spec.family, spec.name, spec.version, options_sha256(options), weights]
+    lasting = {option: value for option, value in options.items() if option not in _WHERE_AND_HOW_LONG}
+    weights = {weight: _weight_hash(weight) for weight in spec.weights}
+    parts = [spec.family, spec.name, spec.version, options_sha256(lasting), weights]
     return NamedMetric(label or spec.name, metric, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
 

@@ -12,6 +12,8 @@ from evaluation.summary import Summary
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.stats import Interval
 
+_MAX_WARNINGS = 12
+
 
 def outcome_table(outcome: Outcome) -> str:
     """Return verdicts, scores, totals, distances and warnings as text."""
@@ -21,7 +23,9 @@ def outcome_table(outcome: Outcome) -> str:
     parts += [str(distance) for distance in outcome.distances]
     warnings = [f"! {summary.system}: {text}" for summary in outcome.summaries for text in summary.warnings]
     warnings += [f"! {comparison.system}: {text}" for comparison in outcome.comparisons for text in comparison.warnings]
-    parts += dict.fromkeys(warnings)
+    parts += list(dict.fromkeys(warnings))[:_MAX_WARNINGS]
+    if len(warnings) > _MAX_WARNINGS:
+        parts.append(f"! {len(warnings) - _MAX_WARNINGS} more warnings in the report")
     parts += [f"! not measured: {label}: {reason}" for label, reason in outcome.record.absent.items()]
     return "\n".join(parts)
 
@@ -43,10 +47,12 @@ def comparison_table(comparison: SystemComparison) -> str:
     ]
     header = ["score", "family", comparison.baseline, comparison.system, "difference [95%]", "p", "detectable", "pairs"]
     totals = [
-        f"{total.family} {total.name}: "
-        + (f"refused: {total.refused}" if total.difference is None else _signed(total.difference.scaled(100.0)))
+        f"{total.family} {total.name}: {_signed(total.difference.scaled(100.0))} points"
         for total in comparison.totals
+        if total.difference is not None
     ]
+    refused = [total for total in comparison.totals if total.difference is None and total.name == "total"]
+    totals += [f"{total.family} total: none, {total.refused}" for total in refused]
     return "\n".join([markdown_table(header, rows, align="llrrrrrr").rstrip(), *totals, "", comparison.verdict])
 
 

@@ -86,6 +86,13 @@ LEDGER: dict[str, WeightFile] = {
         licence="Apache-2.0",
         note="VBench's subject consistency reads it. Neither size nor hash is published.",
     ),
+    "grit_b": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="grit_b_densecap_objectdet.pth",
+        licence="MIT",
+        note="VBench's object class, multiple objects, color and spatial relationship use it; the address in vbench "
+        "0.1.5 is dead, its repository names this one.",
+    ),
     "hps_v2": WeightFile(
         repository="xswu/HPSv2",
         file="HPS_v2_compressed.pt",
@@ -168,6 +175,19 @@ LEDGER: dict[str, WeightFile] = {
         file="models.zip",
         licence="BSD-3-Clause",
         note="Unpack the archive: the file to name is models/raft-things.pth, which VBench's dynamic degree uses.",
+    ),
+    "tag2text_swin": WeightFile(
+        repository=None,
+        url="https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/tag2text_swin_14m.pth",
+        file="tag2text_swin_14m.pth",
+        licence="Apache-2.0",
+        note="VBench's scene uses it.",
+    ),
+    "umt_l_16": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="l16_ptk710_ftk710_ftk400_f16_res224.pth",
+        licence="MIT",
+        note="VBench's human action uses it.",
     ),
     "v_jepa2_vitl": WeightFile(
         repository="facebook/vjepa2-vitl-fpc64-256",

@@ -12,10 +12,11 @@ class Blockiness:
     """(B - A) / (B + A): B mean |step| of luma across the borders of blocks, A everywhere else, both axes and frames.
 
     B and A are those of Wang, Sheikh and Bovik 2002 ("No-reference perceptual quality assessment of JPEG compressed
-    images", ICIP, equations 2 and 3); their ratio bounded is ours. Unit: share. Range [-1, 1]: 0 without a grid, 1 for
-    a mosaic of even blocks, negative where borders are smoother than the rest. Lower is better. Brightness, contrast,
-    mirroring in time and the order of frames change nothing. The grid starts at the upper left corner, so a clip that
-    was resized or cut after coding has its grid elsewhere. A clip without any step in luma is skipped.
+    images", ICIP); their ratio bounded is ours. Unit: share. Range [-1, 1]: 0 without a grid, 1 for a mosaic of even
+    blocks, negative where borders are smoother than the rest. Lower is better. Brightness, contrast and the order of
+    frames change nothing. The grid starts at the upper left corner, so a clip that was resized or cut after coding has
+    its grid elsewhere, and in flat graphics a few edges decide: compare with clips of the same prompt. A clip without
+    any step in luma is skipped.
     """
 
     def __init__(self, *, block: int = 8) -> None:

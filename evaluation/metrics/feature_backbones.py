@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPModel, VJEPA2Config, VJEPA2Model, XCLIPModel
 
 from evaluation.base import DecodedClip, SkipClipError
@@ -22,9 +23,10 @@ from rewards.weight_files import load_strictly, read_state, resolve
 from rlhf_video.errors import ConfigError
 
 Backbone = Literal["clip_frames", "xclip_clips", "v_jepa_clips"]
-"""clip_frames: projected CLIP embedding of each chosen frame (as Kynkaanniemi et al. 2023, arXiv:2203.06026, use it in
-place of Inception); xclip_clips: X-CLIP's embedding of the whole clip; v_jepa_clips: V-JEPA 2's encoder, mean over
-tokens (as Luo et al. 2025, arXiv:2410.05203, use V-JEPA in place of I3D). None is of unit length."""
+"""clip_frames: projected CLIP embedding of each chosen frame (Kynkaanniemi et al. 2023, arXiv:2203.06026, put CLIP in
+the place of Inception); xclip_clips: X-CLIP's embedding of the whole clip; v_jepa_clips: V-JEPA 2's encoder, mean over
+tokens (Luo et al. 2025, arXiv:2410.05203, put V-JEPA in the place of I3D). The first two were trained on cosines, so
+only their direction means anything: they are scaled to the length sqrt(width)."""
 
 Frames = FramePolicy | str | Mapping[str, object]
 Encoder = Callable[[Tensor], Tensor]
@@ -94,7 +96,7 @@ class FeatureBackbone:
 
         def embed(frames: Tensor) -> Tensor:
             pooled = model.vision_model(pixel_values=square(self._pixels(frames))).pooler_output
-            return cast(Tensor, model.visual_projection(pooled))
+            return _direction(model.visual_projection(pooled))
 
         return lambda frames: per_frame(embed, frames)
 
@@ -108,7 +110,7 @@ class FeatureBackbone:
 
         def encode(frames: Tensor) -> Tensor:
             pooled = model.vision_model(pixel_values=square(self._pixels(frames))).pooler_output
-            return cast(Tensor, model.mit(model.visual_projection(pooled)[None]).pooler_output)
+            return _direction(model.mit(model.visual_projection(pooled)[None]).pooler_output)
 
         return encode, policy
 
@@ -135,3 +137,8 @@ class FeatureBackbone:
             return cast(Tensor, model.encoder(pixel_values_videos=pixels[None]).last_hidden_state.mean(dim=1))
 
         return encode, policy
+
+
+def _direction(embeddings: Tensor) -> Tensor:
+    """Return embeddings (n, width) at the length sqrt(width): x . y / width is then their cosine."""
+    return functional.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5

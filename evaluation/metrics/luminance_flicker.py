@@ -7,7 +7,7 @@ from evaluation.metrics.pixels import luma, need_frames, per_frame
 
 
 class LuminanceFlicker:
-    """Mean over inner frames of |Y[f - 1] - 2 Y[f] + Y[f + 1]| / 4, Y being the mean luma of a frame. Our own.
+    """Mean over inner frames of |Y[f - 1] - 2 Y[f] + Y[f + 1]| / 2, Y being the mean luma of a frame. Our own.
 
     Unit: grey levels of a range of 1. Range [0, 1]: 0 for a still clip, for every fade at constant speed and for
     objects that move over an even background; 1 where black and white frames alternate. Lower is better. The second
@@ -34,7 +34,7 @@ class LuminanceFlicker:
         """
         need_frames(clip, 3, "luminance flicker")
         brightness = per_frame(lambda frames: luma(frames).mean(dim=(1, 2), dtype=torch.float64), clip.frames)
-        curve = brightness.diff(n=2).abs() / 4
+        curve = brightness.diff(n=2).abs() / 2
         return ClipScore(
             values={"luminance_flicker": float(curve.mean())}, curves={"luminance_flicker": curve.tolist()}
         )
