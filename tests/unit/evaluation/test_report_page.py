@@ -22,7 +22,7 @@ from evaluation.report_explorer import Explorer
 from evaluation.report_figures import mean_ranks
 from evaluation.report_page import write_evaluation_report
 from evaluation.report_pairs import match_clips, write_value
-from evaluation.report_tables import comparison_table, tone_of
+from evaluation.report_tables import comparison_table, tone_of, totals_table
 from evaluation.report_verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import summarise
@@ -84,7 +84,8 @@ addEventListener("load", async () => {
   const gaps = shown().map((node) => JSON.parse(node.dataset.gaps)[8]);
   const sorted = gaps.every((gap, place) => place === 0 || gaps[place - 1] >= gap);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  document.title = `loaded ${loaded} start ${start} of ${box.querySelectorAll(".pair").length} found ${found} holes ${holes} `
+  const all = box.querySelectorAll(".pair").length;
+  document.title = `loaded ${loaded} start ${start} of ${all} found ${found} holes ${holes} `
     + `sorted ${sorted} overflow ${wide} problems [${problems.join("; ")}]`;
 });
 </script></head>"""
@@ -291,6 +292,19 @@ def test_totals_are_refused_with_the_reason_and_the_dynamic_degree_stands_beside
     assert "Refused: object_class was not measured" in part
     assert "aesthetic_quality has 46 of 48 values" in part
     assert "Dynamic degree" in part
+
+
+def test_changes_of_totals_are_shown_with_their_label(tmp_path: Path) -> None:
+    base, other = pair_of(tmp_path, num_prompts=24)
+    refused = compare_systems(base, other, num_resamples=100, num_permutations=100)
+    assert totals_table([refused]) is None
+    comparison = compare_systems(base, other, partial=True, num_resamples=100, num_permutations=100)
+    quality = next(total for total in comparison.totals if total.name == "quality")
+    table = totals_table([comparison])
+    assert table is not None
+    assert "quality (partial)" in table
+    assert quality.difference is not None
+    assert f"{100.0 * quality.difference.mean:+.2f} (" in table
 
 
 def test_large_clips_stay_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
