@@ -130,7 +130,7 @@ def test_word_alone_is_as_good_as_the_suites_own_facts(build: Build, shared: Pat
 def test_missing_facts_are_an_error_that_names_them(build: Build, shared: Path, tmp_path: Path) -> None:
     bare = clip(tmp_path)
     bare = dataclasses.replace(bare, entry=dataclasses.replace(bare.entry, facts={}))
-    with pytest.raises(DataError, match="color: {color: "):
+    with pytest.raises(DataError, match=r"color: {color: "):
         build("color").score(bare)
 
 
@@ -172,7 +172,7 @@ def test_dimension_that_kills_the_worker_fails_alone_and_is_not_asked_again(
     with pytest.raises(ItemError, match="died of signal"):
         build("dynamic_degree").score(poison)
     assert build("subject_consistency").score(poison).values == {"subject_consistency": 0.25}
-    with pytest.raises(ItemError, match="quarantined: .*died of signal"):
+    with pytest.raises(ItemError, match=r"quarantined: .*died of signal"):
         build("dynamic_degree").score(poison)
     assert build("dynamic_degree").score(clip(tmp_path)).values == {"dynamic_degree": 0.25}
 
