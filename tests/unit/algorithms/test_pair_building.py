@@ -205,20 +205,23 @@ def test_a_reward_that_scores_nothing_is_an_error(pairs_recipe: Recipe, tmp_path
         run(pairs_recipe, tmp_path / "a")
 
 
-def test_latents_are_kept_as_they_were_sampled_and_scored_as_they_decode(pairs_recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kept", "tolerance"), [("float16", 0.02), ("float8_e4m3fn", 0.1)])
+def test_latents_are_kept_as_they_were_sampled_and_scored_as_they_decode(
+    pairs_recipe: Recipe, tmp_path: Path, kept: str, tolerance: float
+) -> None:
     exact = pairs_of(run(pairs_recipe, tmp_path / "pixels"))
-    folder = run(pairs_recipe, tmp_path / "latents", save={"format": "latents", "latents_type": "float16"})
+    folder = run(pairs_recipe, tmp_path / "latents", save={"format": "latents", "latents_type": kept})
     backbone = load_backbone(pairs_recipe["backbone"])
     pairs = pairs_of(folder)
     sides = {pair.a.seed: pair.a for pair in exact}
     assert len(pairs) == len(exact)
     for pair in pairs:
         latents = load_file(folder / pair.a.path)["latents"]
-        assert latents.shape == (4, 3, 2, 2) and latents.dtype == torch.float16
+        assert latents.shape == (4, 3, 2, 2) and latents.dtype == getattr(torch, kept)
         if (other := sides.get(pair.a.seed)) is not None:
             pixels = read_video(tmp_path / "pixels" / other.path)[0]
             with torch.no_grad():
-                torch.testing.assert_close(backbone.decode(latents[None].float())[0], pixels, rtol=0, atol=0.02)
+                torch.testing.assert_close(backbone.decode(latents[None].float())[0], pixels, rtol=0, atol=tolerance)
 
 
 def test_an_adapter_makes_other_clips_from_the_same_noise(pairs_recipe: Recipe, tmp_path: Path) -> None:
