@@ -5,6 +5,7 @@ originals' own formats, made by the package's networks where it builds them; CLI
 that OpenCV, decord and PyAV decode the same pixels.
 """
 
+import gzip
 import importlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -111,15 +112,25 @@ def originals(environment: Environment, cache: Path, clips: dict[str, DecodedCli
     }
 
 
-def port(dimension: str, cache: Path) -> Metric:
-    """Return our port of a dimension, with the original's weight files."""
+def port(dimension: str, cache: Path, tokenizer: Path) -> Metric:
+    """Return our port of a dimension, with the original's weight files and words."""
     module = importlib.import_module(f"evaluation.ports.{dimension}")
     options = {"weights": cache / FILES[dimension][-1][1]} if FILES[dimension] else {}
     if dimension == "aesthetic_quality":
         options["clip_weights"] = cache / FILES[dimension][0][1]
+    if dimension == "appearance_style":
+        options["tokenizer"] = tokenizer
     metric = vars(module)["".join(word.capitalize() for word in dimension.split("_"))](**options)
     assert isinstance(metric, Metric)
     return metric
+
+
+@pytest.fixture
+def tokenizer(environment: Environment, clip_tokenizer: Callable[..., Path]) -> Path:
+    """Return the vocabulary of OpenAI's package as a tokenizer of transformers."""
+    (packed,) = environment.path.glob("lib/python*/site-packages/clip/bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")
+    return clip_tokenizer(lines[1 : 49152 - 256 - 2 + 1])
 
 
 def test_original_scores_every_clip_and_sees_its_pixels(originals: dict[str, dict[str, ClipScore]]) -> None:
@@ -133,9 +144,13 @@ def test_original_scores_every_clip_and_sees_its_pixels(originals: dict[str, dic
 
 @pytest.mark.parametrize("dimension", PORTS)
 def test_port_is_the_original(
-    dimension: str, originals: dict[str, dict[str, ClipScore]], cache: Path, clips: dict[str, DecodedClip]
+    dimension: str,
+    originals: dict[str, dict[str, ClipScore]],
+    cache: Path,
+    tokenizer: Path,
+    clips: dict[str, DecodedClip],
 ) -> None:
-    ours = port(dimension, cache)
+    ours = port(dimension, cache, tokenizer)
     for name, clip in clips.items():
         original, score = originals[dimension][name], ours.score(clip)
         assert score.values[dimension] == pytest.approx(original.values[dimension], rel=TOLERANCE), name

@@ -75,10 +75,14 @@ def stand_in(cache: Path) -> Iterator[Build]:
         lock=None,
         deadline_s=60.0,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        pretend_all_is_there(patch)
-        patch.setattr(vbench_official, "_shared_worker", lambda *_: worker)
-        yield lambda dimension: VBenchOfficial(dimension, cache_dir=cache, device="cpu")
+
+    def make(dimension: str) -> VBenchOfficial:
+        with pytest.MonkeyPatch.context() as patch:
+            pretend_all_is_there(patch)
+            patch.setattr(vbench_official, "_shared_worker", lambda *_: worker)
+            return VBenchOfficial(dimension, cache_dir=cache, device="cpu")
+
+    yield make
     worker.close()
 
 
