@@ -161,7 +161,9 @@ class TestImagingQuality:
         self, musiq_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         deviation = torch.Tensor.std
-        monkeypatch.setattr(torch.Tensor, "std", lambda *args, **options: deviation(*args, **options | {"correction": 0}))
+        monkeypatch.setattr(
+            torch.Tensor, "std", lambda *args, **options: deviation(*args, **options | {"correction": 0})
+        )
         score = self.scores(ImagingQuality(musiq_file), "small")
         assert relative(100 * score, IMAGING["scores"]["small"]["longer"]) > 10 * TOLERANCE
 
