@@ -135,9 +135,9 @@ def _check_rule(comparison: SystemComparison, rule: GateRule) -> GateResult:
     fixed = {c.subject: _find(comparison, c.subject, rule) for c in rule.clauses if c.subject != ANY}
     for clause in rule.clauses:
         _check_fits(clause, fixed.get(clause.subject), rule)
-    for subject, change in fixed.items():
+    for name, change in fixed.items():
         if isinstance(change, TotalChange) and change.refused:
-            return GateResult(rule.text, True, f"cannot be decided, {subject} was refused: {change.refused}")
+            return GateResult(rule.text, True, f"cannot be decided, {name} was refused: {change.refused}")
     candidates: list[DimensionChange | None] = [None]
     if any(clause.subject == ANY for clause in rule.clauses):
         candidates = list(comparison.changes)
@@ -145,9 +145,9 @@ def _check_rule(comparison: SystemComparison, rule: GateRule) -> GateResult:
             return GateResult(rule.text, True, "cannot be decided, no score has a pair of clips")
     for candidate in candidates:
         for clause in rule.clauses:
-            change = fixed.get(clause.subject) or candidate
-            if clause.is_mde and change is not None and not math.isfinite(change.minimum_detectable):
-                return GateResult(rule.text, True, f"cannot be decided, {_name(change)} rests on one prompt")
+            subject = fixed.get(clause.subject) or candidate
+            if clause.is_mde and subject is not None and not math.isfinite(subject.minimum_detectable):
+                return GateResult(rule.text, True, f"cannot be decided, {_name(subject)} rests on one prompt")
         held = [_holds(clause, fixed.get(clause.subject) or candidate) for clause in rule.clauses]
         if all(held):
             numbers = [_describe(clause, fixed.get(clause.subject) or candidate) for clause in rule.clauses]

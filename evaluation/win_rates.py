@@ -1,4 +1,4 @@
-"""How often one system's clip is preferred to another's: from preference records, or from scores of the same prompts."""
+"""How often one system's clip is preferred to another's: from preference records, or from scores of clips."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -158,7 +158,7 @@ def standing(comparisons: Comparisons, *, ties: TiePolicy = "half", level: float
     )
     if not rates:
         raise DataError("Every comparison is a tie, and ties are left out: use the policy 'half'.")
-    ranking, notes = (_rank(comparisons, ties, level, seed)) if len(comparisons.systems) > 2 else ((), ())
+    ranking, notes = _rank(comparisons, ties, level, seed) if len(comparisons.systems) > 2 else ((), ())
     return Standing(rates=rates, ranking=ranking, notes=notes)
 
 
@@ -195,18 +195,17 @@ def _rate(comparisons: Comparisons, a: int, b: int, ties: TiePolicy, level: floa
 def _rank(
     comparisons: Comparisons, ties: TiePolicy, level: float, seed: int
 ) -> tuple[tuple[RankedSystem, ...], tuple[str, ...]]:
-    if len(connected_parts(comparisons)) != 1 or len(connected_parts(comparisons)[0].systems) < len(
-        comparisons.systems
-    ):
-        return (), ("No ranking: some systems are joined by no chain of comparisons.",)
-    model = "bradley_terry_without_ties" if ties == "drop" else "bradley_terry"
-    notes: tuple[str, ...] = ()
-    try:
-        ranking = fit_ranking(comparisons, model=model)
-    except DataError:
-        ranking = fit_ranking(comparisons, model=model, prior_sd=PRIOR_SD)
-        notes = (f"A prior of {PRIOR_SD:g} log-odds keeps the ranking finite: {ranking.separation}.",)
-    if len(np.unique(comparisons.cluster_index("prompt"))) < 2:
+    table = comparisons.rows(comparisons.outcome != 0) if ties == "drop" else comparisons
+    if len(np.unique(table.cluster_index("prompt"))) < 2:
         return (), ("No ranking: all comparisons share one prompt.",)
+    parts = connected_parts(table)
+    if len(parts) > 1 or len(parts[0].systems) < len(table.systems):
+        return (), ("No ranking: some systems are joined by no chain of comparisons.",)
+    notes: tuple[str, ...] = ()
+    ranking = fit_ranking(table, prior_sd=PRIOR_SD)
+    if ranking.separation is None:
+        ranking = fit_ranking(table)
+    else:
+        notes = (f"A prior of {PRIOR_SD:g} log-odds keeps the ranking finite: {ranking.separation}.",)
     drawn = normal_draws(ranking, clustered_covariance(ranking, "prompt"), seed=seed)
     return rank_systems(drawn, level=level), notes
