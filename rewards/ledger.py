@@ -5,7 +5,7 @@ A hash is stated where the authors or a host publish it. Where none is, the Hub'
 
 from dataclasses import dataclass
 
-CONSENT_MARKS = ("NC", "NonCommercial", "AGPL")
+CONSENT_MARKS = ("NC", "NonCommercial", "Noncommercial", "AGPL")
 """Licences with one of these words bind what a user may do: they are asked before a download."""
 
 
@@ -56,6 +56,12 @@ LEDGER: dict[str, WeightFile] = {
         sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         md5="b1047fd767a00134b8fd6529bf19521a",
         note="Head only; it reads clip_vit_l_14.",
+    ),
+    "amt_s": WeightFile(
+        repository="lalala125/AMT",
+        file="amt-s.pth",
+        licence="CC-BY-NC-4.0",
+        note="Frame interpolation; VBench's motion smoothness uses it.",
     ),
     "clip_vit_b_32": WeightFile(
         repository="openai/clip-vit-base-patch32",
@@ -112,6 +118,14 @@ LEDGER: dict[str, WeightFile] = {
         md5="1491cbbbd20565747fe07e7572e2ac56",
         note="VideoX-Fun's copy of the authors' file, as a state dict; theirs is a pickled module and is not read.",
     ),
+    "musiq_spaq": WeightFile(
+        repository="chaofengc/IQA-PyTorch-Weights",
+        file="musiq_spaq_ckpt-358bb6af.pth",
+        licence="PolyForm-Noncommercial-1.0.0 (of its host; google-research's own checkpoint is Apache-2.0)",
+        sha256="358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50",
+        url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
+        note="VBench's imaging quality uses it. The hash is from a public report, the file's name has its beginning.",
+    ),
     "pick_score": WeightFile(
         repository="yuvalkirstain/PickScore_v1",
         file="model.safetensors",
@@ -122,6 +136,13 @@ LEDGER: dict[str, WeightFile] = {
         url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         file="raft_large_C_T_V1-22a6c225.pth",
         licence="BSD-3-Clause",
+    ),
+    "raft_things": WeightFile(
+        repository=None,
+        url="https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip",
+        file="models.zip",
+        licence="BSD-3-Clause",
+        note="Unpack the archive: the file to name is models/raft-things.pth, which VBench's dynamic degree uses.",
     ),
     "v_jepa2_vitl": WeightFile(
         repository="facebook/vjepa2-vitl-fpc64-256",
@@ -136,5 +157,11 @@ LEDGER: dict[str, WeightFile] = {
         size=5_031_072_529,
         sha256="48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
         note="Size and hash from public download scripts, not the authors; once KwaiVGI/VideoReward.",
+    ),
+    "viclip_l_14": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="ViClip-InternVid-10M-FLT.pth",
+        licence="MIT",
+        note="VBench's overall consistency and temporal style use it; the licence is stated at OpenGVLab/ViCLIP.",
     ),
 }
