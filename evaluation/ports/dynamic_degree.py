@@ -25,21 +25,17 @@ class DynamicDegree:
     sampled frame is skipped, not 0.
     """
 
-    def __init__(
-        self, weights: str | Path = "raft_things", *, pairs_per_pass: int | None = 4, device: str = "cpu"
-    ) -> None:
+    def __init__(self, weights: str | Path = "raft_things", *, pairs_per_pass: int | None = 4) -> None:
         """Load the flow model.
 
         Args:
             weights: Name in `rewards.ledger`, or a file: raft-things.pth, or torchvision's RAFT-large.
             pairs_per_pass: Pairs of frames through the model at a time, None for all; changes no score.
-            device: torch device.
 
         Raises:
             RewardError: Missing or wrong weights, or an option out of range.
         """
         self._flow = FlowModel(weights, iterations=ITERATIONS, pairs_per_pass=pairs_per_pass)
-        self._device = torch.device(device)
         self.spec = MetricSpec(
             name="dynamic_degree",
             version="1",
@@ -62,7 +58,7 @@ class DynamicDegree:
         sampled = sample_frames(len(clip.frames), fps=clip.fps, at_least=1)
         if len(sampled) < 2:
             raise SkipClipError(f"{len(clip.frames)} frames at {clip.fps:g} fps are too short to compare two at 8 fps")
-        frames = clip.frames[list(sampled)].to(self._device, torch.float32) / 255
+        frames = clip.frames[list(sampled)].to(torch.float32) / 255
         height, width = frames.shape[-2:]
         across, down = -width % CELL, -height % CELL
         padding = (across // 2, across - across // 2, down // 2, down - down // 2)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
 from evaluation.ports.musiq import load_musiq
 from rewards.errors import RewardError
+from rewards.pretrained import follow
 from rewards.video_ops import centre_crop
 
 LARGEST = 512
@@ -31,7 +32,6 @@ class ImagingQuality:
         sizing: Sizing = "longer",
         frames_per_pass: int = 8,
         accept_licence: bool = False,
-        device: str = "cpu",
     ) -> None:
         """Load the model.
 
@@ -40,7 +40,6 @@ class ImagingQuality:
             sizing: "longer" is what VBench reports; the others are its options, another score.
             frames_per_pass: Frames through the model at a time; changes no score.
             accept_licence: Whether the user accepts the licence of the weights.
-            device: torch device.
 
         Raises:
             RewardError: Missing or wrong weights, or a bad option.
@@ -49,8 +48,7 @@ class ImagingQuality:
             raise RewardError(f"Unknown sizing {sizing!r}. Known: {', '.join(get_args(Sizing))}.")
         if frames_per_pass < 1:
             raise RewardError(f"frames_per_pass must be 1 or more, got {frames_per_pass}.")
-        self._model = load_musiq(weights, accept_licence=accept_licence).to(device)
-        self._device = torch.device(device)
+        self._model = load_musiq(weights, accept_licence=accept_licence)
         self._sizing, self._frames_per_pass = sizing, frames_per_pass
         self.spec = MetricSpec(
             name="imaging_quality",
@@ -70,7 +68,8 @@ class ImagingQuality:
         scores: list[float] = []
         for frames in clip.frames.split(self._frames_per_pass):
             with torch.inference_mode():
-                images = size_frames(frames.to(self._device, torch.float32), self._sizing) / 255
+                images = size_frames(frames.to(torch.float32), self._sizing) / 255
+                follow(self._model, images)
                 scores += (self._model(images) / 100).tolist()
         return ClipScore(values={"imaging_quality": sum(scores) / len(scores)}, curves={"imaging_quality": scores})
 

@@ -21,7 +21,6 @@ class OverallConsistency:
         *,
         tokenizer: str | Path = OPENAI_TOKENIZER,
         cache_size: int = 1024,
-        device: str = "cpu",
     ) -> None:
         """Load the model.
 
@@ -29,12 +28,11 @@ class OverallConsistency:
             weights: Name in `rewards.ledger`, or ViClip-InternVid-10M-FLT.pth.
             tokenizer: Folder or Hub id of CLIP's tokenizer.
             cache_size: Prompt embeddings kept.
-            device: torch device.
 
         Raises:
             RewardError: Missing or wrong weights or tokenizer.
         """
-        self._cosine = VideoTextCosine(weights, tokenizer=tokenizer, cache_size=cache_size, device=device)
+        self._cosine = VideoTextCosine(weights, tokenizer=tokenizer, cache_size=cache_size)
         self.spec = MetricSpec(
             name=self.name,
             version="1",

@@ -17,7 +17,7 @@ from transformers.initialization import no_init_weights
 
 from rewards.clip_text import clean_prompt
 from rewards.errors import RewardError
-from rewards.pretrained import TextEmbeddings, check_pooling, load_tokenizer
+from rewards.pretrained import TextEmbeddings, check_pooling, follow, load_tokenizer
 from rewards.weight_files import load_strictly, read_state, resolve
 
 HEAD_WIDTH = 64
@@ -178,14 +178,13 @@ class ViClip(nn.Module):
 class VideoTextCosine:
     """Cosine of a clip of 8 frames with its prompt, each distinct prompt encoded once."""
 
-    def __init__(self, weights: str | Path, *, tokenizer: str | Path, cache_size: int, device: str) -> None:
+    def __init__(self, weights: str | Path, *, tokenizer: str | Path, cache_size: int) -> None:
         """Load the model.
 
         Args:
             weights: Name in `rewards.ledger`, or a file.
             tokenizer: Folder or Hub id of CLIP's tokenizer.
             cache_size: Prompt embeddings kept.
-            device: torch device.
 
         Raises:
             RewardError: Missing or wrong weights or tokenizer.
@@ -196,8 +195,6 @@ class VideoTextCosine:
         with no_init_weights():  # seconds for ViT-L/14 that the next line would throw away
             self._model = ViClip(self.sizes)
         load_strictly(self._model, state, source=path)
-        self._model.to(device)
-        self._device = torch.device(device)
         vocabulary = load_tokenizer(tokenizer)
         check_pooling(vocabulary, pools_at=None, vocab_size=self.sizes.vocabulary, folder=tokenizer)
         encode: Callable[[Tensor], Tensor] = self._model.text_encoder
@@ -213,7 +210,8 @@ class VideoTextCosine:
         Raises:
             RewardError: Empty prompt.
         """
-        text = self._text([clean_prompt(prompt)], like=frames.to(self._device))
+        follow(self._model, frames)
+        text = self._text([clean_prompt(prompt)], like=frames)
         with torch.inference_mode():
-            video = self._model.vision_encoder(frames.to(self._device)[None])
+            video = self._model.vision_encoder(frames[None])
             return float(functional.cosine_similarity(video, text)[0])
