@@ -221,7 +221,10 @@ class AmtS(nn.Module):
         time = torch.full_like(context[3][0][:, :1], MIDDLE)
         flows, content = self.decoder4(*context[3], time).tensor_split([4], dim=1)
         content, flows = self._update(self.update4, content, flows, correlations, factor=1)
-        for decoder, update, level, factor in ((self.decoder3, self.update3, 2, 2), (self.decoder2, self.update2, 1, 4)):
+        for decoder, update, level, factor in (
+            (self.decoder3, self.update3, 2, 2),
+            (self.decoder2, self.update2, 1, 4),
+        ):
             change, content = self._decode(decoder, content, context[level], flows).tensor_split([4], dim=1)
             flows = change + 2 * _enlarge(flows, 2)
             content, flows = self._update(update, content, flows, correlations, factor=factor)
