@@ -140,6 +140,24 @@ LEDGER: dict[str, WeightFile] = {
         url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
         note="VBench's imaging quality uses it. The hash is from a public report, the file's name has its beginning.",
     ),
+    "openai_clip_vit_b_32": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        file="ViT-B-32.pt",
+        licence="MIT",
+        size=353_976_522,
+        sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
+    "openai_clip_vit_l_14": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        file="ViT-L-14.pt",
+        licence="MIT",
+        size=932_768_134,
+        sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
     "pick_score": WeightFile(
         repository="yuvalkirstain/PickScore_v1",
         file="model.safetensors",
@@ -157,6 +175,19 @@ LEDGER: dict[str, WeightFile] = {
         file="models.zip",
         licence="BSD-3-Clause",
         note="Unpack the archive: the file to name is models/raft-things.pth, which VBench's dynamic degree uses.",
+    ),
+    "tag2text_swin": WeightFile(
+        repository=None,
+        url="https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/tag2text_swin_14m.pth",
+        file="tag2text_swin_14m.pth",
+        licence="Apache-2.0",
+        note="VBench's scene uses it.",
+    ),
+    "umt_l_16": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="l16_ptk710_ftk710_ftk400_f16_res224.pth",
+        licence="MIT",
+        note="VBench's human action uses it.",
     ),
     "v_jepa2_vitl": WeightFile(
         repository="facebook/vjepa2-vitl-fpc64-256",
