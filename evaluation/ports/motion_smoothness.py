@@ -25,9 +25,7 @@ class MotionSmoothness:
     are never shrunk to save memory, as VBench's code would on a small GPU if its check worked.
     """
 
-    def __init__(
-        self, weights: str | Path = "amt_s", *, pairs_per_pass: int = 4, accept_licence: bool = False
-    ) -> None:
+    def __init__(self, weights: str | Path = "amt_s", *, pairs_per_pass: int = 4, accept_licence: bool = False) -> None:
         """Load the model.
 
         Args:
@@ -75,9 +73,7 @@ class MotionSmoothness:
         with torch.inference_mode():
             errors = in_passes(self._errors, (given[:-1], real, given[1:]), self._pairs_per_pass)
         values = [(255.0 - error) / 255.0 for error in errors.tolist()]
-        return ClipScore(
-            values={"motion_smoothness": sum(values) / len(values)}, curves={"motion_smoothness": values}
-        )
+        return ClipScore(values={"motion_smoothness": sum(values) / len(values)}, curves={"motion_smoothness": values})
 
     def _errors(self, before: Tensor, real: Tensor, after: Tensor) -> Tensor:
         """Return the mean absolute error of each predicted frame, (P,), for uint8 frames (P, 3, H, W)."""
