@@ -37,11 +37,18 @@ class SuiteConfig:
     prompts: Path | None = None
     """Prompt file (.txt or .jsonl); null where `vbench` is given."""
     vbench: Path | None = None
-    """VBench_full_info.json, or a file of its form; null where `prompts` is given."""
+    """VBench_full_info.json, a file of its form, or "installed" for that of the vbench environment; null where `prompts`
+    is given."""
+    dimensions: tuple[str, ...] = ()
+    """Only VBench's prompts of these dimensions; empty takes all."""
+    extended: Path | None = None
+    """Text file of what models get in place of VBench's prompts, one line per entry; scores do not compare with those
+    of raw prompts, and the suite has another name."""
     num_prompts: int | None = None
     """Only the first so many prompts; null takes all."""
-    clips_per_prompt: int = 1
-    """Clips of each prompt, with different noise; VBench asks for 5 (25 for temporal flickering)."""
+    clips_per_prompt: int | None = None
+    """Clips of each prompt, with different noise; null takes 1 for a prompt file, and VBench's own numbers for VBench: 5,
+    and 25 for temporal_flickering."""
     seed: int = 0
     """Of the noise; systems share it clip by clip."""
 
@@ -49,7 +56,10 @@ class SuiteConfig:
         """Check the source and the counts."""
         if (self.prompts is None) == (self.vbench is None):
             raise ConfigError("suite needs either 'prompts' (a prompt file) or 'vbench' (VBench_full_info.json).")
-        check_range("suite.clips_per_prompt", self.clips_per_prompt, least=1)
+        if self.clips_per_prompt is not None:
+            check_range("suite.clips_per_prompt", self.clips_per_prompt, least=1)
+        if self.vbench is None and (self.dimensions or self.extended is not None):
+            raise ConfigError("suite.dimensions and suite.extended belong to VBench: name its file under 'vbench'.")
 
 
 @dataclass(frozen=True, kw_only=True)

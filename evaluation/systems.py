@@ -9,41 +9,38 @@ from evaluation.base import ClipEntry
 from evaluation.clip_set import read_clip_set
 from evaluation.prompt_suites import Suite, load_suite
 from evaluation.suite_config import EvaluationConfig
+from evaluation.vbench_suite import load_vbench_suite
 from rlhf_video.algorithms.generate import GenerateConfig
 from rlhf_video.data import ClipSize, write_atomic
-from rlhf_video.errors import ConfigError, DataError
+from rlhf_video.errors import DataError
 
 
 def read_suite(config: EvaluationConfig) -> Suite:
     """Return the prompts of an evaluation.
 
     Raises:
-        ConfigError: More prompts are asked for than there are.
+        ConfigError: More prompts are asked for than there are, or an unknown dimension.
         DataError: The file is missing or malformed.
+        RewardError: VBench's installed file is asked for, and its environment is not made.
     """
-    assert config.suite.prompts is not None
-    suite = load_suite(config.suite.prompts, clips_per_prompt=config.suite.clips_per_prompt)
-    count = config.suite.num_prompts
-    if count is not None and not 1 <= count <= len(suite.prompts):
-        raise ConfigError(f"suite.num_prompts={count} does not fit: '{suite.name}' holds {len(suite.prompts)} prompts.")
-    return suite if count is None else dataclasses.replace(suite, prompts=suite.prompts[:count])
+    asked = config.suite
+    if asked.vbench is not None:
+        suite = load_vbench_suite(
+            asked.vbench, clips_per_prompt=asked.clips_per_prompt, dimensions=asked.dimensions, extended=asked.extended
+        )
+    else:
+        assert asked.prompts is not None
+        suite = load_suite(asked.prompts, clips_per_prompt=asked.clips_per_prompt or 1)
+    return suite.first(asked.num_prompts)
 
 
 def clip_groups(config: EvaluationConfig, name: str, suite: Suite) -> dict[Path, Suite]:
-    """Return folder -> the part of the suite whose clips lie there: prompts of one number of clips share a folder."""
-    counts = sorted({asked.num_samples for asked in suite.prompts})
+    """Return folder -> the part of the suite whose clips lie there; see `Suite.generation_parts`."""
     given = config.systems[name].clips
     if given is not None:
         return {given: suite}
     folder = config.output_dir / "clips" / name
-    if len(counts) == 1:
-        return {folder: suite}
-    return {
-        folder / f"{count}-per-prompt": dataclasses.replace(
-            suite, prompts=tuple(asked for asked in suite.prompts if asked.num_samples == count)
-        )
-        for count in counts
-    }
+    return {folder / part: prompts for part, prompts in suite.generation_parts().items()}
 
 
 def generation(
@@ -101,13 +98,7 @@ def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, tuple[ClipEn
         entries: list[ClipEntry] = []
         for folder, part in clip_groups(config, name, suite).items():
             try:
-                entries += read_clip_set(
-                    folder,
-                    part,
-                    clips_per_prompt=part.prompts[0].num_samples,
-                    size=declared_size(config, name),
-                    partial=config.partial,
-                )
+                entries += read_clip_set(folder, part, size=declared_size(config, name), partial=config.partial)
             except DataError as error:
                 made_here = config.systems[name].backbone is not None
                 hint = " Make them with: vbench_run.py generate." if made_here else ""
@@ -126,7 +117,7 @@ def _prompt_file(config: EvaluationConfig, folder: Path, part: Suite, target: Pa
     if source is not None and config.suite.num_prompts is None:
         return source
     path = target / f"{part.name}-{folder.name}.jsonl"
-    lines = [json.dumps({"prompt": asked.prompt}, ensure_ascii=False) + "\n" for asked in part.prompts]
+    lines = [json.dumps({"prompt": asked.text}, ensure_ascii=False) + "\n" for asked in part.prompts]
     write_atomic(path, "".join(lines).encode())
     return path
 
