@@ -84,20 +84,24 @@ class DynamicDegree:
             speeds = self._flow.over_neighbours(self._speeds, frames)
             speeds = speeds * (256 / min(video.shape[-2:]))
             degree = torch.sigmoid((speeds - THRESHOLD) / self._temperature).mean(dim=1)
-            num_moving = (speeds.detach() > THRESHOLD).sum(dim=1)
-            is_dynamic = (num_moving >= round(len(sampled) / 4)).to(degree.dtype)
-        return masked_output({"degree": degree, "is_dynamic": is_dynamic}, clips.valid, clips.reasons)
+        return masked_output({"degree": degree, "is_dynamic": is_dynamic(speeds)}, clips.valid, clips.reasons)
 
     def _speeds(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the mean length, in pixels, of the longest 5% of displacements.
+        """Return the speed of each pair, (pairs,), for frames (pairs, 3, height, width) in [0, 1]."""
+        return fastest(self._flow(first, second))
 
-        Args:
-            first: (pairs, 3, height, width) in [0, 1].
-            second: The same.
 
-        Returns:
-            (pairs,)
-        """
-        flow = self._flow(first, second)
-        lengths = torch.linalg.vector_norm(flow, dim=1).flatten(1)  # its gradient at no motion is 0, that of sqrt NaN
-        return lengths.topk(max(1, int(FASTEST_SHARE * lengths.shape[1])), dim=1).values.mean(dim=1)
+def fastest(flow: Tensor) -> Tensor:
+    """Return the mean length of the longest 5% of displacements, (pairs,), for flow (pairs, 2, height, width)."""
+    lengths = torch.linalg.vector_norm(flow, dim=1).flatten(1)  # its gradient at no motion is 0, that of sqrt NaN
+    return lengths.topk(max(1, int(FASTEST_SHARE * lengths.shape[1])), dim=1).values.mean(dim=1)
+
+
+def is_dynamic(speeds: Tensor) -> Tensor:
+    """Return VBench's verdict, 0 or 1: whether enough pairs move.
+
+    Args:
+        speeds: Of each pair of sampled frames, (clips, pairs), in pixels for a short side of 256.
+    """
+    num_moving = (speeds.detach() > THRESHOLD).sum(dim=1)
+    return (num_moving >= round((speeds.shape[1] + 1) / 4)).to(speeds.dtype)

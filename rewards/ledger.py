@@ -5,7 +5,7 @@ A hash is stated where the authors or a host publish it. Where none is, the Hub'
 
 from dataclasses import dataclass
 
-CONSENT_MARKS = ("NC", "NonCommercial", "AGPL")
+CONSENT_MARKS = ("NC", "NonCommercial", "Noncommercial", "AGPL")
 """Licences with one of these words bind what a user may do: they are asked before a download."""
 
 
@@ -57,6 +57,12 @@ LEDGER: dict[str, WeightFile] = {
         md5="b1047fd767a00134b8fd6529bf19521a",
         note="Head only; it reads clip_vit_l_14.",
     ),
+    "amt_s": WeightFile(
+        repository="lalala125/AMT",
+        file="amt-s.pth",
+        licence="CC-BY-NC-4.0",
+        note="Frame interpolation; VBench's motion smoothness uses it.",
+    ),
     "clip_vit_b_32": WeightFile(
         repository="openai/clip-vit-base-patch32",
         file="pytorch_model.bin",
@@ -72,6 +78,20 @@ LEDGER: dict[str, WeightFile] = {
         size=1710540580,
         sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
         note="The licence is that of OpenAI's release, the Hub page states none.",
+    ),
+    "dino_vit_b_16": WeightFile(
+        repository=None,
+        url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+        file="dino_vitbase16_pretrain.pth",
+        licence="Apache-2.0",
+        note="VBench's subject consistency reads it. Neither size nor hash is published.",
+    ),
+    "grit_b": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="grit_b_densecap_objectdet.pth",
+        licence="MIT",
+        note="VBench's object class, multiple objects, color and spatial relationship use it; the address in vbench "
+        "0.1.5 is dead, its repository names this one.",
     ),
     "hps_v2": WeightFile(
         repository="xswu/HPSv2",
@@ -112,6 +132,32 @@ LEDGER: dict[str, WeightFile] = {
         md5="1491cbbbd20565747fe07e7572e2ac56",
         note="VideoX-Fun's copy of the authors' file, as a state dict; theirs is a pickled module and is not read.",
     ),
+    "musiq_spaq": WeightFile(
+        repository="chaofengc/IQA-PyTorch-Weights",
+        file="musiq_spaq_ckpt-358bb6af.pth",
+        licence="PolyForm-Noncommercial-1.0.0 (of its host; google-research's own checkpoint is Apache-2.0)",
+        sha256="358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50",
+        url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
+        note="VBench's imaging quality uses it. The hash is from a public report, the file's name has its beginning.",
+    ),
+    "openai_clip_vit_b_32": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        file="ViT-B-32.pt",
+        licence="MIT",
+        size=353_976_522,
+        sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
+    "openai_clip_vit_l_14": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        file="ViT-L-14.pt",
+        licence="MIT",
+        size=932_768_134,
+        sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
     "pick_score": WeightFile(
         repository="yuvalkirstain/PickScore_v1",
         file="model.safetensors",
@@ -122,6 +168,26 @@ LEDGER: dict[str, WeightFile] = {
         url="https://download.pytorch.org/models/raft_large_C_T_V1-22a6c225.pth",
         file="raft_large_C_T_V1-22a6c225.pth",
         licence="BSD-3-Clause",
+    ),
+    "raft_things": WeightFile(
+        repository=None,
+        url="https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip",
+        file="models.zip",
+        licence="BSD-3-Clause",
+        note="Unpack the archive: the file to name is models/raft-things.pth, which VBench's dynamic degree uses.",
+    ),
+    "tag2text_swin": WeightFile(
+        repository=None,
+        url="https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/tag2text_swin_14m.pth",
+        file="tag2text_swin_14m.pth",
+        licence="Apache-2.0",
+        note="VBench's scene uses it.",
+    ),
+    "umt_l_16": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="l16_ptk710_ftk710_ftk400_f16_res224.pth",
+        licence="MIT",
+        note="VBench's human action uses it.",
     ),
     "v_jepa2_vitl": WeightFile(
         repository="facebook/vjepa2-vitl-fpc64-256",
@@ -136,5 +202,11 @@ LEDGER: dict[str, WeightFile] = {
         size=5_031_072_529,
         sha256="48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
         note="Size and hash from public download scripts, not the authors; once KwaiVGI/VideoReward.",
+    ),
+    "viclip_l_14": WeightFile(
+        repository="OpenGVLab/VBench_Used_Models",
+        file="ViClip-InternVid-10M-FLT.pth",
+        licence="MIT",
+        note="VBench's overall consistency and temporal style use it; the licence is stated at OpenGVLab/ViCLIP.",
     ),
 }

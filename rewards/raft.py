@@ -66,7 +66,7 @@ class Raft(nn.Module):
         pyramid = CorrelationPyramid(*self.feature_encoder(torch.cat([first, second])).chunk(2))
         state, context = self.context_encoder(first).split(HIDDEN, dim=1)
         state, context = torch.tanh(state), torch.relu(context)
-        start = _cell_positions(state)
+        start = cell_positions(state)
         flow = torch.zeros_like(start)
         for _ in range(iterations):
             state, change = self.update_block(state, context, pyramid.look_up(start + flow), flow)
@@ -135,17 +135,18 @@ class CorrelationPyramid:
         for _ in range(NUM_LEVELS - 1):
             self._levels.append(functional.avg_pool2d(self._levels[-1], 2))
 
-    def look_up(self, places: Tensor) -> Tensor:
+    def look_up(self, places: Tensor, *, radius: int = RADIUS) -> Tensor:
         """Return the correlations around a place of the second frame, for each cell of the first.
 
         Args:
             places: (P, 2, h, w): column and row, in cells.
+            radius: Cells to each side that are looked at.
 
         Returns:
-            (P, 4 * 81, h, w); outside the frame the correlation is 0.
+            (P, 4 * (2 * radius + 1)^2, h, w); outside the frame the correlation is 0.
         """
         pairs, _, height, width = places.shape
-        steps = torch.arange(-RADIUS, RADIUS + 1, dtype=places.dtype, device=places.device)
+        steps = torch.arange(-radius, radius + 1, dtype=places.dtype, device=places.device)
         # The columns vary slowest: the order that the published weights were trained with.
         window = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1)
         centres = places.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
@@ -249,7 +250,7 @@ class MaskPredictor(nn.Module):
         return 0.25 * self.conv(self.convrelu(state))  # the original scales this branch's gradient down so
 
 
-def _cell_positions(like: Tensor) -> Tensor:
+def cell_positions(like: Tensor) -> Tensor:
     """Return column and row of each cell, (P, 2, h, w), for a tensor (P, any, h, w)."""
     pairs, _, height, width = like.shape
     rows, columns = (torch.arange(side, dtype=like.dtype, device=like.device) for side in (height, width))

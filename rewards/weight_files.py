@@ -42,7 +42,7 @@ def resolve(weights: str | Path, *, accept_licence: bool = False) -> Path:
     if entry.repository is None:
         raise RewardError(
             f"The weights {name!r} are not on the Hub. Get them with `curl -L -C - -o {entry.file} {entry.url}` "
-            f"(licence {entry.licence}) and give the file's path."
+            f"(licence {entry.licence}) and give the file's path. {entry.note}".rstrip()
         )
     path = _download(name, entry.repository, entry.file)
     verify(path, entry)

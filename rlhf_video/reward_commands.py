@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from rewards.workers.environments import Environment
+from rewards.workers.lock import Build
 from rlhf_video.report.markdown import markdown_table
 
 Command = Callable[[argparse.Namespace], int]
@@ -23,6 +25,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     create.add_argument("name", help="for example hpsv2; `rlhf-video rewards doctor` shows all")
     create.add_argument("--wheels", "--offline", type=Path, metavar="DIR", help="take every package from this folder")
     create.add_argument("--force", action="store_true", help="make it anew")
+    create.add_argument(
+        "--with",
+        dest="builds",
+        action="append",
+        default=[],
+        metavar="NAME[=SOURCE]",
+        help="build this package from source into it, for example detectron2 for vbench (minutes, needs a C++ "
+        "compiler); SOURCE: a checkout or an address for pip, default: the commit in the worker's lock",
+    )
     create.add_argument("--installer", choices=("uv", "pip"), help="default: uv where it is on PATH, else pip")
     create.set_defaults(run=create_environment)
     score = commands.add_parser("score", help="score a folder of clips")
@@ -78,6 +89,10 @@ def show_health(_arguments: argparse.Namespace) -> int:
         print(f"  + {environment.path}, Python {environment.python_version}, {len(environment.packages)} packages")
         chief = [f"{package} {version}" for package, version in sorted(lock.pins.items()) if package in SHOWN]
         print(f"    {', '.join(chief)}")
+        for build in lock.builds:
+            print(f"  {_build_line(name, build, environment)}")
+        if name == "vbench":
+            print("\n".join(_vbench_dimensions(environment)))
         print("  + health check passes" if problem is None else f"  - {problem}")
         if problem is not None and lock.needs:
             print(f"    It needs {lock.needs}.")
@@ -86,7 +101,25 @@ def show_health(_arguments: argparse.Namespace) -> int:
 
 
 SHOWN = ("torch", "torchvision", "transformers", "hpsv2", "hpsv3", "image-reward", "timm", "trl", "peft", "numpy")
+SHOWN = (*SHOWN, "vbench", "pyiqa")
 """Packages that decide whether an original works."""
+
+
+def _build_line(worker: str, build: Build, environment: Environment) -> str:
+    if environment.has(build.name):
+        return f"+ {build.name}, built from source, for {build.purpose}"
+    return f"- {build.name} is not built ({build.purpose}): rlhf-video rewards env create {worker} --with {build.name}"
+
+
+def _vbench_dimensions(environment: Environment) -> list[str]:
+    """Say of every dimension whether its weights are here, and what the others lack."""
+    from rewards.workers.vbench_cache import FILES, missing, vbench_cache
+
+    cache = vbench_cache()
+    lacks = {dimension: missing(dimension, cache, environment) for dimension in FILES}
+    ready = ", ".join(dimension for dimension, lacking in lacks.items() if not lacking)
+    waiting = [f"  - {dimension} lacks {'; '.join(lacking)}" for dimension, lacking in lacks.items() if lacking]
+    return [f"  + can run with the weights in {cache}: {ready}", *waiting]
 
 
 def _weights() -> list[str]:
@@ -108,18 +141,24 @@ def _weights() -> list[str]:
 
 def create_environment(arguments: argparse.Namespace) -> int:
     """Make a worker's environment and check it."""
-    from rewards.workers.environments import create, find
+    from rewards.workers.environments import build_from_source, create, find
     from rewards.workers.health import check_health
     from rewards.workers.lock import load_lock
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S")
     lock = load_lock(arguments.name)
+    for wanted in arguments.builds:
+        lock.build(wanted.partition("=")[0])  # a wrong name is said before minutes of work
     existed = not arguments.force and find(lock) is not None
     environment = create(lock, wheels=arguments.wheels, force=arguments.force, installer=arguments.installer)
     print(f"environment      {environment.path}{' (was there)' if existed else ''}")
     print(f"python           {environment.python} {environment.python_version}, {len(environment.packages)} packages")
     problem = check_health(lock, environment.python)
     print(f"health           {'passes' if problem is None else problem}")
+    for wanted in arguments.builds:
+        name, _, source = wanted.partition("=")
+        build_from_source(lock, name, source=source or None)
+        print(f"built            {lock.build(name).name}, for {lock.build(name).purpose}")
     if problem is not None and lock.needs:
         print(f"needs            {lock.needs}")
     return 0 if problem is None or lock.needs else 1

@@ -10,6 +10,8 @@ Requests, one JSON object per line (`op` names it, the answer repeats `id`):
   `hello {protocol, worker, python, packages, device, dimensions, weights: {file: sha256}}`.
 * `score {frames, prompt, fps}`: `frames` is an .npy file, uint8, (frames, height, width, 3), RGB, mapped, not read.
   Answer: `result {values: {dimension: [one score per frame]}}`.
+* `score_file {file, dimension, prompt, facts}`: for originals that open the clip themselves, one dimension at a time.
+  Answer: `result {value: score, curve: [scores or none]}`, or `result {skipped: why it has nothing to say}`.
 * `parity {frames, prompts, config, seed, random_weights, out, save_weights}`: see `parity` of the scorer file. Answer:
   `result {arrays: {name: path of an .npy file}, state: {key: shape}}`.
 * `shutdown {}`: answer `bye {}` and exit.
@@ -97,10 +99,12 @@ def _answer(scorer: Any, request: dict[str, Any]) -> dict[str, Any]:
     try:
         if request["op"] == "score":
             answer = {"values": _score(scorer, request)}
+        elif request["op"] == "score_file":
+            answer = _score_file(scorer, request)
         elif request["op"] == "parity":
             answer = _parity(scorer, request)
         else:
-            raise ValueError(f"Unknown request {request['op']!r}: score, parity and shutdown are known.")
+            raise ValueError(f"Unknown request {request['op']!r}: score, score_file, parity and shutdown are known.")
     except FAILURES as error:
         traceback.print_exc()
         if "CUDA error" in str(error):  # it sticks to the process: only a new one can go on
@@ -116,6 +120,16 @@ def _score(scorer: Any, request: dict[str, Any]) -> dict[str, list[float]]:
     if not all(math.isfinite(value) for scores in values.values() for value in scores):
         raise ValueError(f"The model gave a score that is not a finite number: {values}.")
     return values
+
+
+def _score_file(scorer: Any, request: dict[str, Any]) -> dict[str, Any]:
+    answer = scorer.score_file(request["file"], request["dimension"], request["prompt"], request["facts"])
+    if "skipped" in answer:
+        return {"skipped": str(answer["skipped"])}
+    value, curve = float(answer["value"]), [float(number) for number in answer.get("curve", ())]
+    if not all(math.isfinite(number) for number in (value, *curve)):
+        raise ValueError(f"The package gave a score that is not a finite number: {value}, {curve}.")
+    return {"value": value, "curve": curve}
 
 
 def _parity(scorer: Any, request: dict[str, Any]) -> dict[str, Any]:

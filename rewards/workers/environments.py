@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rewards.errors import RewardError
 from rewards.workers.health import check_health
-from rewards.workers.lock import SHIM, WorkerLock, load_lock
+from rewards.workers.lock import SHIM, WorkerLock, load_lock, normalise
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,10 @@ class Environment:
     def python(self) -> Path:
         """Its interpreter."""
         return _interpreter(self.path)
+
+    def has(self, package: str) -> bool:
+        """Whether a package is installed."""
+        return normalise(package) in {normalise(name) for name in self.packages}
 
 
 def environments_folder() -> Path:
@@ -72,12 +76,15 @@ def require(worker: str) -> Environment:
     Raises:
         RewardError: No such worker, or its environment is not made yet; the message has the command.
     """
-    lock = load_lock(worker)
+    return _require(load_lock(worker))
+
+
+def _require(lock: WorkerLock) -> Environment:
     found = find(lock)
     if found is None:
         raise RewardError(
-            f"The environment of worker {worker!r} is not made ({environment_path(lock)}): "
-            f"run `rlhf-video rewards env create {worker}`."
+            f"The environment of worker {lock.name!r} is not made ({environment_path(lock)}): "
+            f"run `rlhf-video rewards env create {lock.name}`."
         )
     return found
 
@@ -113,11 +120,42 @@ def create(
         problem = check_health(lock, _interpreter(path))
         if problem is not None and not lock.needs:
             raise RewardError(f"The new environment of worker {lock.name!r} does not work: {problem}")
-        unfinished = path / f"{RECORD}.part"
-        unfinished.write_text(json.dumps(_describe(lock, path), indent=1))
-        unfinished.replace(path / RECORD)  # a torn record would say neither complete nor missing
+        _write_record(lock, path)
         made = find(lock)
         assert made is not None
+        return made
+
+
+def build_from_source(lock: WorkerLock, name: str, *, source: str | None = None) -> Environment:
+    """Build a package of `WorkerLock.builds` into the worker's environment, or return it where it is there.
+
+    A build takes minutes and needs a C++ compiler; where it fails, the environment is what it was.
+
+    Args:
+        lock: Of a worker whose environment is made.
+        name: For example "detectron2".
+        source: What pip builds in place of the lock's source: a folder, an archive, or another address.
+
+    Raises:
+        RewardError: No such build or environment, or it fails (with the end of its log).
+    """
+    build = lock.build(name)
+    path = environment_path(lock)
+    with _alone(path.with_name(path.name + ".lock")):
+        found = _require(lock)
+        if found.has(build.name):
+            return found
+        logger.info("Building %s from %s", build.name, source or build.source)
+        command = [*_pip(path, wheels=None, uv=_uv(None)), "--no-deps", "--no-build-isolation"]
+        log = path.with_name(f"{path.name}.{build.name}.log")
+        log.unlink(missing_ok=True)
+        _run([*command, source or build.source], log, f"build {build.name} (it needs git and a C++ compiler)")
+        _write_record(lock, path)
+        made = _require(lock)
+        if not made.has(build.name):
+            raise RewardError(
+                f"{source or build.source} is installed, but holds no package {build.name!r}: give its own source."
+            )
         return made
 
 
@@ -204,6 +242,12 @@ def _after_install(lock: WorkerLock, path: Path) -> None:
         if (found := hashlib.sha256(content).hexdigest()) != copy.sha256:
             raise RewardError(f"{copy.source} of worker {lock.name!r} has sha256 {found}, its lock says {copy.sha256}.")
         (packages / copy.target).write_bytes(content)
+
+
+def _write_record(lock: WorkerLock, path: Path) -> None:
+    unfinished = path / f"{RECORD}.part"
+    unfinished.write_text(json.dumps(_describe(lock, path), indent=1))
+    unfinished.replace(path / RECORD)  # a torn record would say neither complete nor missing
 
 
 def _describe(lock: WorkerLock, path: Path) -> dict[str, object]:

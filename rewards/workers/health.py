@@ -13,20 +13,21 @@ from rewards.workers.process import ItemError, WorkerFailure
 NUM_FRAMES = 16
 TOLERANCE = 1e-4
 """Between the package's own per-picture score and the worker's in batches; they differ by rounding, about 1e-7."""
-DEADLINE_S = 300
+DEADLINE_S = 900
+"""A fresh environment compiles what it imports: a minute, and many on a machine with other work."""
 
 
 def check_health(lock: WorkerLock, python: Path) -> str | None:
     """Return what is wrong with an environment, None where nothing is.
 
-    A worker with a scorer file scores 16 frames with a toy model of random weights, in two ways that must agree. The
-    others run their lock's code.
+    A worker whose lock has the sizes of a toy model scores 16 frames with random weights, in two ways that must agree.
+    The others run their lock's code.
 
     Args:
         lock: Of the worker.
         python: Interpreter of the environment.
     """
-    return _run_code(lock, python) if lock.scorer is None else _score_toy(lock, python)
+    return _run_code(lock, python) if lock.health_code is not None else _score_toy(lock, python)
 
 
 def _score_toy(lock: WorkerLock, python: Path) -> str | None:

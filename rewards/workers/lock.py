@@ -29,6 +29,18 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Build:
+    """A package on no index, built from source where the user asks for it, never by itself."""
+
+    name: str
+    """Of the distribution, for example "detectron2"."""
+    source: str
+    """What pip builds: a repository at one commit."""
+    purpose: str
+    """What does not work without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerLock:
     """One environment, complete: the same lock gives the same environment."""
 
@@ -50,10 +62,12 @@ class WorkerLock:
     """Whether torchvision_shim.py goes into the environment."""
     copies: tuple[Copy, ...]
     """Files that a package forgot to ship."""
+    builds: tuple[Build, ...]
+    """What may be built from source into the environment."""
     health_config: dict[str, Any] | None
-    """Sizes of a toy model of the original, for workers with a scorer file."""
+    """Sizes of a toy model of the original, for workers that answer `parity` requests."""
     health_code: str | None
-    """Python code that exits with a message where something is missing, for workers without one."""
+    """Python code that exits with a message where something is missing, for the others."""
     digest: str
     """Of everything above and of the shim, 12 hex digits: part of the environment's path."""
 
@@ -68,6 +82,18 @@ class WorkerLock:
         """Normalised package name -> version."""
         pairs = (pin.split("==") for pin in (*self.first, *self.packages))
         return {normalise(name): version for name, version in pairs}
+
+    def build(self, name: str) -> Build:
+        """Return what may be built from source, by name.
+
+        Raises:
+            RewardError: There is no such build.
+        """
+        for build in self.builds:
+            if normalise(build.name) == normalise(name):
+                return build
+        known = ", ".join(build.name for build in self.builds) or "none"
+        raise RewardError(f"Worker {self.name!r} has nothing called {name!r} to build from source. Known: {known}.")
 
     def has(self, package: str, version: str) -> bool:
         """Whether this version is the pinned one; a build's mark such as "+cpu" does not count."""
@@ -116,6 +142,7 @@ def read_lock(path: Path) -> WorkerLock:
             packages=tuple(fields.pop("packages")),
             torchvision_shim=fields.pop("torchvision_shim", False),
             copies=tuple(Copy(**copy) for copy in fields.pop("copies", [])),
+            builds=tuple(Build(**build) for build in fields.pop("builds", [])),
             health_config=health.get("config"),
             health_code=health.get("code"),
             digest=hashlib.sha256(content + SHIM.read_bytes()).hexdigest()[:12],

@@ -1,17 +1,12 @@
 """A reward that an original package computes in an environment of its own. It gives no gradient.
 
 Frames reach the worker as the 8-bit pictures that the package was made for, rounded to nearest, in a file that it maps:
-no video codec is in between. One clip is asked for at a time, so a clip that kills the worker, hangs it or makes it
-answer nonsense is known: it is masked with the reason, kept away from the worker from then on, and the worker is
-started again for the next. A worker that does so three times in a row is broken, which is an error.
+no video codec is in between. A clip that the worker cannot do is masked with the reason; what happens to one that kills
+the worker is described in resident.py.
 """
 
 import hashlib
-import logging
 import math
-import os
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +21,8 @@ from rewards.frame_scores import FrameReduction, parse_frame_reduction
 from rewards.inputs import check_clips
 from rewards.video_ops import take_frames
 from rewards.workers.lock import WorkerLock
-from rewards.workers.process import ItemError, WorkerFailure, WorkerProcess
-
-logger = logging.getLogger(__name__)
-
-MAX_FAILURES_IN_A_ROW = 3
+from rewards.workers.process import ItemError
+from rewards.workers.resident import ResidentWorker
 
 
 class WorkerReward:
@@ -65,8 +57,6 @@ class WorkerReward:
         Raises:
             RewardError: An unknown reduction, or a deadline that is not positive.
         """
-        if not (deadline_s > 0 and start_deadline_s > 0):
-            raise RewardError(f"Deadlines of a worker must be above 0 s, got {deadline_s} and {start_deadline_s}.")
         self._arguments: dict[str, Any] = {
             "worker": worker,
             "scorer": scorer,
@@ -80,11 +70,16 @@ class WorkerReward:
         }
         self.spec = spec
         self._reduction = parse_frame_reduction(reduction)
-        self._lock = threading.Lock()
-        self._process: WorkerProcess | None = None
-        self._owner = -1
-        self._failures_in_a_row = 0
-        self._quarantine: dict[str, str] = {}
+        self._resident = ResidentWorker(
+            worker=worker,
+            scorer=scorer,
+            python=python,
+            settings=settings,
+            dimensions=spec.dimensions,
+            lock=lock,
+            deadline_s=deadline_s,
+            start_deadline_s=start_deadline_s,
+        )
 
     def __call__(self, video: Tensor, prompts: Sequence[str], *, fps: float) -> RewardOutput:
         """Score a batch, see `Reward`.
@@ -101,12 +96,11 @@ class WorkerReward:
         pictures = frames.mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(2, -1).contiguous().cpu().numpy()
         rows: list[list[float]] = []
         reasons = list(clips.reasons)
-        with self._lock:
-            for index, prompt in enumerate(prompts):
-                row = None
-                if reasons[index] is None:
-                    row, reasons[index] = self._score_or_reason(pictures[index], prompt, fps)
-                rows.append([math.nan] * len(self.spec.dimensions) if row is None else row)
+        for index, prompt in enumerate(prompts):
+            row = None
+            if reasons[index] is None:
+                row, reasons[index] = self._score_or_reason(pictures[index], prompt, fps)
+            rows.append([math.nan] * len(self.spec.dimensions) if row is None else row)
         table = torch.tensor(rows, dtype=clips.video.dtype, device=clips.video.device)
         valid = torch.tensor([reason is None for reason in reasons], device=clips.video.device)
         values = dict(zip(self.spec.dimensions, table.unbind(1), strict=True))
@@ -117,34 +111,18 @@ class WorkerReward:
     ) -> tuple[list[float], None] | tuple[None, str]:
         """Return one clip's score per dimension, or why there is none."""
         identity = hashlib.sha256(pictures.tobytes() + f"{pictures.shape}{prompt}\n{fps}".encode()).hexdigest()
-        if identity in self._quarantine:
-            return None, f"quarantined: {self._quarantine[identity]}"
-        process = self._running()
-        try:
-            values = self._ask(process, pictures, prompt, fps)
-        except ItemError as error:
-            self._failures_in_a_row = 0
-            return None, str(error)
-        except WorkerFailure as error:
-            logger.warning("%s", error)
-            self._quarantine[identity] = str(error).splitlines()[0]
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                raise WorkerFailure(
-                    f"{MAX_FAILURES_IN_A_ROW} clips in a row ended the worker. The last: {error}"
-                ) from error
-            return None, self._quarantine[identity]
-        self._failures_in_a_row = 0
-        return values, None
 
-    def _ask(self, process: WorkerProcess, pictures: np.ndarray, prompt: str, fps: float) -> list[float]:
-        path = process.folder / "frames.npy"
-        np.save(path, pictures, allow_pickle=False)
-        request = {"frames": str(path), "prompt": prompt, "fps": fps}
-        values = process.request("score", request, deadline_s=self._arguments["deadline_s"]).get("values")
-        if not isinstance(values, dict) or set(values) != set(self.spec.dimensions):
-            raise ItemError(f"the worker answered {str(values)[:80]} instead of {self.spec.dimensions}")
-        return [self._reduce(values[name], len(pictures)) for name in self.spec.dimensions]
+        def write(folder: Path) -> dict[str, object]:
+            np.save(folder / "frames.npy", pictures, allow_pickle=False)
+            return {"frames": str(folder / "frames.npy"), "prompt": prompt, "fps": fps}
+
+        try:
+            values = self._resident.ask(identity, "score", write).get("values")
+            if not isinstance(values, dict) or set(values) != set(self.spec.dimensions):
+                raise ItemError(f"the worker answered {str(values)[:80]} instead of {self.spec.dimensions}")
+            return [self._reduce(values[name], len(pictures)) for name in self.spec.dimensions], None
+        except ItemError as error:
+            return None, str(error)
 
     def _reduce(self, scores: object, num_frames: int) -> float:
         if not isinstance(scores, list) or not all(isinstance(value, float | int) for value in scores):
@@ -156,46 +134,9 @@ class WorkerReward:
             raise ItemError(f"the worker gave a score that is not a finite number: {scores}")
         return reduced
 
-    def _running(self) -> WorkerProcess:
-        """Return the process, started when there is none; a forked program starts its own."""
-        if self._process is None or self._owner != os.getpid() or not self._process.is_running:
-            given = self._arguments
-            process = WorkerProcess(
-                given["python"],
-                scorer=Path(given["scorer"]),
-                settings=given["settings"],
-                worker=given["worker"],
-                deadline_s=given["start_deadline_s"],
-            )
-            weakref.finalize(self, process.close)
-            self._check(process, given["lock"])
-            self._process, self._owner = process, os.getpid()
-            logger.info("Started worker %s: %s", given["worker"], process.hello)
-        return self._process
-
-    def _check(self, process: WorkerProcess, lock: WorkerLock | None) -> None:
-        """Refuse a process that is not the one of the spec and the lock.
-
-        Raises:
-            WorkerFailure: It scores other dimensions, or its packages are not the pinned ones.
-        """
-        dimensions, packages = process.hello.get("dimensions"), process.hello["packages"]
-        problem = None
-        if dimensions != list(self.spec.dimensions):
-            problem = f"scores {dimensions}, but {self.spec.name!r} expects {list(self.spec.dimensions)}"
-        elif lock is not None and (wrong := {n: v for n, v in packages.items() if not lock.has(n, v)}):
-            command = f"rlhf-video rewards env create {lock.name} --force"
-            problem = f"runs {wrong}, which its lock does not name: make its environment again with `{command}`"
-        if problem is not None:
-            process.close()
-            raise WorkerFailure(f"Worker {process.worker!r} {problem}.")
-
     def close(self) -> None:
         """End the worker; the next clip starts it again."""
-        with self._lock:
-            if self._process is not None and self._owner == os.getpid():
-                self._process.close()
-            self._process = None
+        self._resident.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without the process: the copy starts its own."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
-from rewards.raft import CELL, CorrelationPyramid, Raft, _cell_positions, _upsample
+from rewards.raft import CELL, CorrelationPyramid, Raft, _upsample, cell_positions
 from rewards.raft_weights import load_raft, rename_original
 
 BLOCKS = {"layer1.0": 64, "layer1.1": 64, "layer2.0": 96, "layer2.1": 96, "layer3.0": 128, "layer3.1": 128}
@@ -122,11 +122,11 @@ def test_loaded_weights_are_frozen_and_normalise_as_in_training(raft_file: Path)
 def test_correlation_peaks_where_the_features_went() -> None:
     first = torch.randn(1, 32, 16, 24, generator=torch.Generator().manual_seed(0))
     second = first.roll((1, 3), dims=(2, 3))  # one row down, three columns to the right
-    found = CorrelationPyramid(first, second).look_up(_cell_positions(first))
+    found = CorrelationPyramid(first, second).look_up(cell_positions(first))
     assert found.shape == (1, 4 * 81, 16, 24)
     peak = found[0, :81, 4:-4, 4:-4].flatten(1).argmax(dim=0)
     assert peak.unique().tolist() == [(3 + 4) * 9 + (1 + 4)]  # columns vary slowest
-    outside = CorrelationPyramid(first, second).look_up(_cell_positions(first) + 1000)
+    outside = CorrelationPyramid(first, second).look_up(cell_positions(first) + 1000)
     assert not outside.any()
 
 

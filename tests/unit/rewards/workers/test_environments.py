@@ -10,8 +10,8 @@ import pytest
 
 from rewards.errors import RewardError
 from rewards.workers import environments
-from rewards.workers.environments import RECORD, create, environment_path, find, require
-from rewards.workers.lock import LOCKS, Copy, WorkerLock, known_workers, load_lock, read_lock
+from rewards.workers.environments import RECORD, build_from_source, create, environment_path, find, require
+from rewards.workers.lock import LOCKS, Build, Copy, WorkerLock, known_workers, load_lock, read_lock
 
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -29,6 +29,7 @@ def lock(vocabulary: bytes) -> WorkerLock:
         first=("alpha==1.0",),
         packages=("beta==1.0",),
         torchvision_shim=True,
+        builds=(),
         copies=(
             Copy(source="alpha/vocabulary.txt", target="beta/v.txt", sha256=hashlib.sha256(vocabulary).hexdigest()),
         ),
@@ -81,6 +82,26 @@ def test_environment_that_needs_other_hardware_is_kept(lock: WorkerLock, wheels:
     assert find(lock) == made
 
 
+@pytest.mark.slow
+def test_package_is_built_from_source_on_demand_only(lock: WorkerLock, wheels: Path) -> None:
+    beta = Build(name="beta", source="./nowhere", purpose="a test")
+    lock = dataclasses.replace(lock, packages=(), copies=(), builds=(beta,), health_code="import alpha")
+    with pytest.raises(RewardError, match="not made"):
+        build_from_source(lock, "beta")
+    made = create(lock, wheels=wheels, installer="pip")
+    assert not made.has("beta")
+    with pytest.raises(RewardError, match=r"gamma.*Known: beta"):
+        build_from_source(lock, "gamma")
+    with pytest.raises(RewardError, match=r"(?s)Cannot build beta.*C\+\+ compiler.*nowhere"):
+        build_from_source(lock, "beta")
+    assert find(lock) == made  # a failed build leaves what was there
+    with pytest.raises(RewardError, match="holds no package 'beta'"):
+        build_from_source(lock, "beta", source=str(wheels / "alpha-1.0-py3-none-any.whl"))
+    built = build_from_source(lock, "beta", source=str(wheels / "beta-1.0-py3-none-any.whl"))
+    assert built.has("Beta") and built == find(lock)
+    assert build_from_source(lock, "beta", source="./nowhere") == built  # it is there
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -109,8 +130,8 @@ def test_shipped_lock_is_complete(name: str) -> None:
     lock = load_lock(name)
     assert lock.name == name
     assert lock.first[0] == "torch==2.13.0"
-    assert (lock.scorer is None) == (lock.health_config is None)
-    assert (lock.scorer is None) == bool(lock.health_code and lock.needs)
+    assert (lock.health_config is None) == bool(lock.health_code)
+    assert (lock.scorer is None) == bool(lock.needs)
     assert len(lock.pins) == len(lock.first) + len(lock.packages)
     assert lock.has("torch", "2.13.0+cpu") and not lock.has("torch", "2.12.0")
 

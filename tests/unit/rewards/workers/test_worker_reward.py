@@ -172,8 +172,9 @@ def test_greeting_has_the_hash_of_the_weights(tmp_path: Path) -> None:
 def test_worker_ends_with_its_reward() -> None:
     reward = make()
     score(reward, "a circle")
-    assert reward._process is not None
-    child, folder = reward._process._process, reward._process.folder
+    process = reward._resident._process
+    assert process is not None
+    child, folder = process._process, process.folder
     assert child.poll() is None
     del reward
     gc.collect()

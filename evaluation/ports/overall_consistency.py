@@ -1,0 +1,57 @@
+"""How well a clip fits its prompt, by ViCLIP: VBench's overall consistency (arXiv:2311.17982)."""
+
+from pathlib import Path
+
+from evaluation.base import ClipScore, DecodedClip, MetricSpec
+from evaluation.ports.frames import clip_square, middle_frames
+from evaluation.ports.viclip import OPENAI_TOKENIZER, VideoTextCosine
+
+
+class OverallConsistency:
+    """Cosine of ViCLIP's embeddings of 8 frames and of the prompt, cut to 32 tokens; about 0 to 0.36, higher is better.
+
+    Frames are the middles of 8 equal stretches, 224 pixels square by a bicubic resize without antialiasing.
+    """
+
+    name = "overall_consistency"
+
+    def __init__(
+        self,
+        weights: str | Path = "viclip_l_14",
+        *,
+        tokenizer: str | Path = OPENAI_TOKENIZER,
+        cache_size: int = 1024,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            weights: Name in `rewards.ledger`, or ViClip-InternVid-10M-FLT.pth.
+            tokenizer: Folder or Hub id of CLIP's tokenizer.
+            cache_size: Prompt embeddings kept.
+
+        Raises:
+            RewardError: Missing or wrong weights or tokenizer.
+        """
+        self._cosine = VideoTextCosine(weights, tokenizer=tokenizer, cache_size=cache_size)
+        self.spec = MetricSpec(
+            name=self.name,
+            version="1",
+            family="vbench-port",
+            dimensions=(self.name,),
+            unit="cosine",
+            higher_is_better=True,
+            uses_prompt=True,
+            weights=("viclip_l_14",),
+            licence="Apache-2.0",
+            paper="arXiv:2311.17982, arXiv:2307.06942",
+        )
+
+    def score(self, clip: DecodedClip) -> ClipScore:
+        """Score a clip, see `Metric`.
+
+        Raises:
+            RewardError: The clip has no prompt.
+        """
+        sizes = self._cosine.sizes
+        chosen = clip.frames[middle_frames(len(clip.frames), sizes.num_frames)]
+        return ClipScore(values={self.name: self._cosine(clip_square(chosen, sizes.image_size), clip.entry.prompt)})
