@@ -73,6 +73,13 @@ LEDGER: dict[str, WeightFile] = {
         sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
         note="The licence is that of OpenAI's release, the Hub page states none.",
     ),
+    "dino_vit_b_16": WeightFile(
+        repository=None,
+        url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+        file="dino_vitbase16_pretrain.pth",
+        licence="Apache-2.0",
+        note="VBench's subject consistency reads it. Neither size nor hash is published.",
+    ),
     "hps_v2": WeightFile(
         repository="xswu/HPSv2",
         file="HPS_v2_compressed.pt",
@@ -111,6 +118,24 @@ LEDGER: dict[str, WeightFile] = {
         licence="MIT (the authors' code; the file states none)",
         md5="1491cbbbd20565747fe07e7572e2ac56",
         note="VideoX-Fun's copy of the authors' file, as a state dict; theirs is a pickled module and is not read.",
+    ),
+    "openai_clip_vit_b_32": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        file="ViT-B-32.pt",
+        licence="MIT",
+        size=353_976_522,
+        sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
+    "openai_clip_vit_l_14": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        file="ViT-L-14.pt",
+        licence="MIT",
+        size=932_768_134,
+        sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
     ),
     "pick_score": WeightFile(
         repository="yuvalkirstain/PickScore_v1",
