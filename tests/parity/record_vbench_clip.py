@@ -106,7 +106,25 @@ def dimensions(folder: Path, names: list[str], *, full: bool) -> dict[str, Any]:
         "aesthetic_quality": laion_aesthetic(head, tower_l, names, "cpu")[1],
     }
     values = {dimension: by_clip(results) for dimension, results in found.items()}
-    return values | {"appearance_style": styles(tower_b, names)}
+    return {
+        **values,
+        "appearance_style": styles(tower_b, names),
+        "features": features(backbone, tower_b, tower_l, names),
+    }
+
+
+def features(backbone: Any, tower_b: Any, tower_l: Any, names: list[str]) -> dict[str, Any]:
+    """Return the features of each clip's first frame, by model and clip: random models see scores that lie close."""
+    from vbench.utils import clip_transform, dino_transform
+
+    def first(name: str) -> torch.Tensor:
+        return torch.Tensor(random_clip(name, *SHAPES[name])[:1]).permute(0, 3, 1, 2)
+
+    return {
+        "dino": {name: samples(backbone(dino_transform(224)(first(name)))[0]) for name in names},
+        "clip_b": {name: samples(tower_b.encode_image(clip_transform(224)(first(name)))[0]) for name in names},
+        "clip_l": {name: samples(tower_l.encode_image(clip_transform(224)(first(name)))[0]) for name in names},
+    }
 
 
 def styles(tower: Any, names: list[str]) -> dict[str, Any]:
