@@ -79,6 +79,13 @@ LEDGER: dict[str, WeightFile] = {
         sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
         note="The licence is that of OpenAI's release, the Hub page states none.",
     ),
+    "dino_vit_b_16": WeightFile(
+        repository=None,
+        url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
+        file="dino_vitbase16_pretrain.pth",
+        licence="Apache-2.0",
+        note="VBench's subject consistency reads it. Neither size nor hash is published.",
+    ),
     "hps_v2": WeightFile(
         repository="xswu/HPSv2",
         file="HPS_v2_compressed.pt",
@@ -125,6 +132,24 @@ LEDGER: dict[str, WeightFile] = {
         sha256="358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50",
         url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
         note="VBench's imaging quality uses it. The hash is from a public report, the file's name has its beginning.",
+    ),
+    "openai_clip_vit_b_32": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        file="ViT-B-32.pt",
+        licence="MIT",
+        size=353_976_522,
+        sha256="40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
+    ),
+    "openai_clip_vit_l_14": WeightFile(
+        repository=None,
+        url="https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        file="ViT-L-14.pt",
+        licence="MIT",
+        size=932_768_134,
+        sha256="b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",  # stated in the address
+        note="OpenAI's TorchScript archive, which VBench reads. The size is from public download scripts.",
     ),
     "pick_score": WeightFile(
         repository="yuvalkirstain/PickScore_v1",
