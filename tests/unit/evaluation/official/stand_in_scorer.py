@@ -66,7 +66,7 @@ def _install(cache: Path) -> None:
     grit = _module("vbench.third_party.grit_model", init_demo=load, DenseCaptioning=DenseCaptioning)
     submodules = {"subject_consistency": {"path": str(cache / "dino_model" / "dino_vitbase16_pretrain.pth")}}
     torch.save({"weight": torch.zeros(1)}, submodules["subject_consistency"]["path"])
-    _module("vbench.utils", init_submodules=lambda names, local: {name: submodules.get(name) for name in names})
+    _module("vbench.utils", init_submodules=lambda names, local: {name: submodules.get(name, {}) for name in names})
     for dimension in DIMENSIONS:
         places = [place.partition(":") for place in _real.LOADERS.get(dimension, ())]
         own = {name: _Model for owner, _, name in places if owner == f"vbench.{dimension}"}
