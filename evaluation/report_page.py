@@ -14,7 +14,7 @@ from evaluation.report_figures import Curves, curve_charts, radars, total_bars, 
 from evaluation.report_markdown import report_markdown
 from evaluation.report_pairs import label_of, match_clips
 from evaluation.report_style import SCRIPT, STYLE
-from evaluation.report_tables import comparison_table, system_table
+from evaluation.report_tables import comparison_table, system_table, totals_table
 from evaluation.report_verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
 from evaluation.set_distances import SetDistance
@@ -162,7 +162,10 @@ def _figures(
             "Quality, Semantic and Total as VBench computes them, each family for itself. The total rewards video that "
             "hardly moves: read it beside the dynamic degree."
         )
-        parts.append(section("VBench totals", [Html(f'<div class="charts">{join(totals)}</div>')], lead=lead))
+        body = [Html(f'<div class="charts">{join(totals)}</div>')]
+        changed = totals_table(comparisons)
+        body += [Html("<h3>On the same prompts and noise</h3>"), changed] if changed else []
+        parts.append(section("VBench totals", body, lead=lead))
     pictures = radars(scores, match_clips(scores), scores[0].columns)
     held = {system.system: system for system in scores}
     for comparison in comparisons:

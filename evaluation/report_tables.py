@@ -11,7 +11,7 @@ from evaluation.comparison import DimensionChange, SystemComparison
 from evaluation.report_pairs import direction_of, half_width, label_of, write_difference, write_value
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import DimensionSummary, Summary
-from rlhf_video.report import Html, escape, interval_picture
+from rlhf_video.report import Html, escape, interval_picture, table
 from rlhf_video.stats import Interval
 
 FAMILIES: dict[Family, str] = {
@@ -80,6 +80,28 @@ def system_table(summaries: Sequence[Summary]) -> Html:
     return Html(
         f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
     )
+
+
+def totals_table(comparisons: Sequence[SystemComparison]) -> Html | None:
+    """Return how VBench's totals changed on pairs of clips, in points of a hundred; None where every one is refused."""
+    rows = []
+    for comparison in comparisons:
+        for total in comparison.totals:
+            if total.baseline is not None and total.system is not None and total.difference is not None:
+                change = total.difference.scaled(100.0)
+                rows.append(
+                    (
+                        total.name + (" (partial)" if total.is_partial else ""),
+                        FAMILIES[total.family].split(" (")[0],
+                        f"{comparison.baseline}: {100.0 * total.baseline.mean:.2f}",
+                        f"{comparison.system}: {100.0 * total.system.mean:.2f}",
+                        f"{change.mean:+.2f} ({change.low:+.2f} to {change.high:+.2f})",
+                        write_p(total.p_value),
+                    )
+                )
+    if not rows:
+        return None
+    return table(("total", "by", "baseline", "system", "difference", "p, uncorrected"), rows, align="llrrrr")
 
 
 def counts_of(item: DimensionSummary) -> tuple[str, str]:

@@ -66,7 +66,6 @@ class VBenchOfficial:
         cache_dir: str | Path | None = None,
         device: Device = "auto",
         deadline_s: float = 3600.0,
-        trust_pickles: bool = False,
     ) -> None:
         """Find the environment and the weights; nothing is started yet.
 
@@ -75,8 +74,6 @@ class VBenchOfficial:
             cache_dir: Folder of weights in VBench's layout; None takes VBENCH_CACHE_DIR, or ~/.cache/vbench.
             device: Where the worker computes; "auto" takes a GPU where there is one.
             deadline_s: Seconds for one clip before the worker counts as hung.
-            trust_pickles: Read weight files that hold more than tensors, which may run any code. The published
-                amt-s.pth is such a file.
 
         Raises:
             RewardError: Unknown dimension, no environment, or weights that are not there: which, how big, where from.
@@ -90,7 +87,7 @@ class VBenchOfficial:
         if lacks := missing(dimension, cache, environment):
             raise RewardError(f"VBench's {dimension} cannot run without " + "; ".join(lacks) + ".")
         self._dimension = dimension
-        self._worker = _shared_worker(environment.python, cache, device, deadline_s, trust_pickles)
+        self._worker = _shared_worker(environment.python, cache, device, deadline_s)
         names = tuple(name for name, _ in FILES[dimension])
         contents = [_content_hash(cache / path, (cache / path).stat().st_mtime_ns) for _, path in FILES[dimension]]
         weights = hashlib.sha256(" ".join(contents).encode()).hexdigest()[:12]
@@ -167,9 +164,9 @@ def auxiliary_info(entry: ClipEntry, dimension: str) -> Any:
 _workers: weakref.WeakValueDictionary[tuple[object, ...], ResidentWorker] = weakref.WeakValueDictionary()
 
 
-def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float, trust_pickles: bool) -> ResidentWorker:
+def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float) -> ResidentWorker:
     """Return the one worker of these settings; it ends with the last metric that has it."""
-    key = (python, cache, device, deadline_s, trust_pickles)
+    key = (python, cache, device, deadline_s)
     worker = _workers.get(key)
     if worker is None:
         lock = load_lock(WORKER)
@@ -178,7 +175,7 @@ def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float,
             worker=WORKER,
             scorer=lock.scorer,
             python=python,
-            settings={"cache": str(cache), "device": device, "trust_pickles": trust_pickles},
+            settings={"cache": str(cache), "device": device},
             dimensions=tuple(FILES),
             lock=lock,
             deadline_s=deadline_s,

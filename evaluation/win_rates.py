@@ -89,7 +89,10 @@ def comparisons_of_pairs(
             rows.append((renamed.get(a, a), renamed.get(b, b), pair.winner(question) or "tie", pair.prompt))
     notes = tuple(f"{count} of {len(pairs)} records {reason}: left out." for reason, count in left_out.items())
     if not rows:
-        raise DataError(f"No record compares two systems. {' '.join(notes)}")
+        raise DataError(
+            f"No record compares two systems. {' '.join(notes)} Give records whose clips name different models or "
+            "adapters, and answer the question."
+        )
     first, second, labels, prompts = zip(*rows, strict=True)
     return Comparisons.from_labels(first, second, labels, prompts=prompts), notes
 

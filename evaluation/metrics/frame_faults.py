@@ -86,4 +86,5 @@ class FrameFaults:
 
 def _distance(first: Tensor, second: Tensor) -> Tensor:
     """Return the mean absolute difference of 8-bit frames (n, 3, height, width) in levels of a range of 1, (n,)."""
-    return (first.to(torch.int16) - second.to(torch.int16)).abs().double().mean(dim=(1, 2, 3)) / 255.0
+    apart = torch.maximum(first, second) - torch.minimum(first, second)
+    return apart.to(torch.float32).mean(dim=(1, 2, 3)).double() / 255.0

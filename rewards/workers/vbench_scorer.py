@@ -6,6 +6,7 @@ What is changed around it, and why:
 
 * Weights are looked for in the cache folder alone and nothing is downloaded: files that are missing are an error.
 * What it loads is kept, where it would load its model again for each call.
+* Checkpoints are read without running code: amt-s.pth holds more than weights, which torch 2.6 and later refuse.
 * Errors that it swallows are errors here: its `object_class` counts any exception as a frame without objects.
 * No gradients are recorded (two of its dimensions forget that, which costs memory and changes no number).
 
@@ -21,6 +22,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,15 +64,12 @@ class Scorer:
 
         Args:
             settings: `cache` (folder of weights in VBench's layout, None to serve `parity` alone), `device` ("auto"
-                takes a GPU where there is one), `trust_pickles` (whether weight files may run code).
+                takes a GPU where there is one).
         """
         self._folder = tempfile.TemporaryDirectory(prefix="rlhf-video-vbench-")
         self.cache = Path(settings.get("cache") or self._folder.name)
         os.environ["VBENCH_CACHE_DIR"] = str(self.cache)  # read when the package is imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-        self.trusts_pickles = bool(settings.get("trust_pickles"))
-        if self.trusts_pickles:
-            os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
         torch.hub.set_dir(self._folder.name)
         gpu_or_cpu = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(gpu_or_cpu if settings["device"] == "auto" else settings["device"])
@@ -124,12 +123,14 @@ class Scorer:
     def _submodules(self, dimension: str) -> Any:
         utils = importlib.import_module("vbench.utils")
         found = utils.init_submodules([dimension], local=True)[dimension]
+        for path in found.values() if isinstance(found, dict) else found:
+            if str(path).endswith(".pth"):
+                _ignore_settings(path)
         if dimension == "subject_consistency":
             # Its `path` is never read: DINO's code loads the file of this name from torch.hub's folder.
             target = Path(self._folder.name, "checkpoints", Path(found["path"]).name)
             if not target.exists():
-                if not self.trusts_pickles:
-                    torch.load(found["path"], map_location="cpu", weights_only=True)
+                torch.load(found["path"], map_location="cpu", weights_only=True)  # torch.hub would run what it holds
                 target.parent.mkdir(exist_ok=True)
                 target.symlink_to(found["path"])
         return found
@@ -201,6 +202,23 @@ class Scorer:
         state = model.state_dict()
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": state} if model.is_amt else {f"module.{k}": v for k, v in state.items()}, path)
+
+
+class _Ignored(dict):  # type: ignore[type-arg]
+    """Stands for an object of a checkpoint that is no weight; a dict, so that items may be put into it."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, _state: object) -> None:
+        """Take no notice."""
+
+
+def _ignore_settings(path: str) -> None:
+    """Let a checkpoint be read that holds settings as objects, as amt-s.pth does: none is built, no code is run."""
+    if zipfile.is_zipfile(path):
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        torch.serialization.add_safe_globals([(_Ignored, name) for name in names])
 
 
 def _describe(folder: Path, file: Path, dimension: str, prompt: str, facts: Any) -> Path:

@@ -22,7 +22,7 @@ from evaluation.report_explorer import Explorer
 from evaluation.report_figures import mean_ranks
 from evaluation.report_page import write_evaluation_report
 from evaluation.report_pairs import match_clips, write_value
-from evaluation.report_tables import comparison_table, tone_of
+from evaluation.report_tables import comparison_table, tone_of, totals_table
 from evaluation.report_verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
 from evaluation.summary import summarise
@@ -65,7 +65,14 @@ PROBE = """
 window.problems = [];
 addEventListener("error", (event) => problems.push(event.message || "resource"), true);
 addEventListener("securitypolicyviolation", (event) => problems.push("blocked " + event.blockedURI));
-addEventListener("load", () => {
+addEventListener("load", async () => {
+  const clips = [...document.querySelectorAll("video")].slice(0, 4);
+  await Promise.race([
+    Promise.all(clips.map((clip) => new Promise((done) => {
+      clip.onloadedmetadata = done; clip.preload = "auto"; clip.load(); }))),
+    new Promise((done) => setTimeout(done, 6000)),
+  ]);
+  const loaded = clips.filter((clip) => clip.videoWidth === 64).length;
   const box = document.querySelector(".explorer");
   const ask = (name) => box.querySelector("[data-" + name + "]");
   const turn = (name, value) => { ask(name).value = value; ask(name).dispatchEvent(new Event("input")); };
@@ -77,7 +84,8 @@ addEventListener("load", () => {
   const gaps = shown().map((node) => JSON.parse(node.dataset.gaps)[8]);
   const sorted = gaps.every((gap, place) => place === 0 || gaps[place - 1] >= gap);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  document.title = `start ${start} of ${box.querySelectorAll(".pair").length} found ${found} holes ${holes} `
+  const all = box.querySelectorAll(".pair").length;
+  document.title = `loaded ${loaded} start ${start} of ${all} found ${found} holes ${holes} `
     + `sorted ${sorted} overflow ${wide} problems [${problems.join("; ")}]`;
 });
 </script></head>"""
@@ -132,19 +140,12 @@ def make_system(
         else:
             held = mean + gain * change + spread * noise
         columns.append(Column(name=column, family=family, unit=unit, higher_is_better=better))
-        states = ["ok"] * len(entries)
-        reasons[column] = {}
-        if column == "aesthetic_quality" and gain > 0:
-            for index in (5, 40):
-                states[index], held[index] = "failed", np.nan
-                reasons[column][index] = "RuntimeError: the worker died (exit code -9), perhaps for want of memory"
-        if column == "drift/sharpness":
-            for index in (3, 77, 101):
-                states[index % len(entries)], held[index % len(entries)] = "skipped", np.nan
-                reasons[column][index % len(entries)] = (
-                    f"the clip is flat: nothing to be sharp {HOSTILE if first else ''}"
-                )
-        values[column], statuses[column] = held, tuple(states)
+        holes, status, reason = HOLES.get(column, ((), "ok", ""))
+        gone = [index % len(entries) for index in holes] if gain or status == "skipped" else []
+        held[gone] = np.nan
+        values[column] = held
+        statuses[column] = tuple(status if index in gone else "ok" for index in range(len(entries)))
+        reasons[column] = dict.fromkeys(gone, reason + (HOSTILE if first else ""))
     return SystemScores(
         system=name, entries=entries, columns=tuple(columns), values=values, statuses=statuses, reasons=reasons
     )
@@ -293,11 +294,24 @@ def test_totals_are_refused_with_the_reason_and_the_dynamic_degree_stands_beside
     assert "Dynamic degree" in part
 
 
+def test_changes_of_totals_are_shown_with_their_label(tmp_path: Path) -> None:
+    base, other = pair_of(tmp_path, num_prompts=24)
+    refused = compare_systems(base, other, num_resamples=100, num_permutations=100)
+    assert totals_table([refused]) is None
+    comparison = compare_systems(base, other, partial=True, num_resamples=100, num_permutations=100)
+    quality = next(total for total in comparison.totals if total.name == "quality")
+    table = totals_table([comparison])
+    assert table is not None
+    assert "quality (partial)" in table
+    assert quality.difference is not None
+    assert f"{100.0 * quality.difference.mean:+.2f} (" in table
+
+
 def test_large_clips_stay_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_clips, "MAX_CLIP_BYTES", 10)
     path = write_page(tmp_path, num_prompts=4)
     sources = set(re.findall(r'<video src="([^"]*)"', text_of(path)))
-    assert len(sources) == 8 + 4  # of 8 clips the six drawn files each, see below
+    assert len(sources) == 12  # both systems show the six files that were drawn
     assert all((path.parent / unquote(source)).is_file() for source in sources)
     assert "media-src data: 'self' file:" in text_of(path)
     assert "move them along" in text_of(path)
@@ -369,8 +383,11 @@ def test_values_have_the_digits_that_their_spread_supports(value: float, spread:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1200, 500])
-def test_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(("width", "max_clip_bytes"), [(1200, 1 << 20), (500, 10)])
+def test_page_works_in_a_browser_with_clips_inside_and_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, max_clip_bytes: int
+) -> None:
+    monkeypatch.setattr(report_clips, "MAX_CLIP_BYTES", max_clip_bytes)
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium: apt-get install chromium")
@@ -383,4 +400,4 @@ def test_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
     title = re.search(r"<title>(.*?)</title>", result.stdout)
     assert title is not None
-    assert title[1] == "start 24 of 48 found 8 holes 4 sorted true overflow false problems []"
+    assert title[1] == "loaded 4 start 24 of 48 found 8 holes 4 sorted true overflow false problems []"

@@ -1,3 +1,4 @@
+import functools
 import json
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlhf_video.errors import DataError
 DEGREES = (True, False, True)
 
 
+@functools.cache
 def full_scores(*, family: Family = "vbench-official") -> SystemScores:
     """Return a complete system: every dimension, its number of prompts, five clips each."""
     entries, asked = [], []

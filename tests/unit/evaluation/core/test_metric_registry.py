@@ -63,7 +63,7 @@ def test_reward_is_a_metric_with_one_column_per_dimension() -> None:
     ("name", "options", "message"),
     [
         ("luminance_flikcer", {}, "Unknown metric 'luminance_flikcer'. Did you mean 'luminance_flicker'?"),
-        ("blockiness", {"blok": 8}, "Metric 'blockiness' has no option 'blok'. Did you mean 'block'?"),
+        ("blockiness", {"blocks": 8}, "Metric 'blockiness' has no option 'blocks'. Did you mean 'block'?"),
         ("blockiness", {"block": "8"}, "Metric 'blockiness': option 'block' must be int, got '8'"),
         ("reward", {}, "Metric 'reward' needs the option 'name'"),
         ("reward", {"name": "sharpnes"}, "Unknown reward 'sharpnes'. Did you mean 'sharpness'?"),

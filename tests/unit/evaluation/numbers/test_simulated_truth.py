@@ -67,7 +67,9 @@ def test_intervals_of_dimensions_and_totals_cover_the_truth(table: Any) -> None:
         for name, interval in found.items():
             hits[name] += interval.low <= truth[name] <= interval.high
     coverage = {name: count / NUM_TRIALS for name, count in hits.items()}
+    # Twelve prompts of a skewed distribution each; three standard errors of 500 trials are 3.6 points.
     assert np.mean([coverage[name] for name in TRUTH]) >= 0.92
+    assert min(coverage[name] for name in TRUTH) >= 0.92 - 0.036, coverage
     assert coverage["dynamic_degree"] >= 0.92
     assert min(coverage[name] for name in ("quality", "semantic", "total")) >= 0.92, coverage
 

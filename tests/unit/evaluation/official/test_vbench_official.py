@@ -1,10 +1,14 @@
 """VBench's dimensions through the worker: with a stand-in for the package, so that every path is walked in seconds."""
 
+import argparse
+import collections
 import contextlib
 import dataclasses
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +70,19 @@ def stand_in(cache: Path) -> Iterator[Build]:
         worker="vbench",
         scorer=STAND_IN,
         python=sys.executable,
-        settings={"cache": str(cache), "device": "cpu", "trust_pickles": False},
+        settings={"cache": str(cache), "device": "cpu"},
         dimensions=tuple(FILES),
         lock=None,
         deadline_s=60.0,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        pretend_all_is_there(patch)
-        patch.setattr(vbench_official, "_shared_worker", lambda *_: worker)
-        yield lambda dimension: VBenchOfficial(dimension, cache_dir=cache, device="cpu")
+
+    def make(dimension: str) -> VBenchOfficial:
+        with pytest.MonkeyPatch.context() as patch:
+            pretend_all_is_there(patch)
+            patch.setattr(vbench_official, "_shared_worker", lambda *_: worker)
+            return VBenchOfficial(dimension, cache_dir=cache, device="cpu")
+
+    yield make
     worker.close()
 
 
@@ -130,7 +138,7 @@ def test_word_alone_is_as_good_as_the_suites_own_facts(build: Build, shared: Pat
 def test_missing_facts_are_an_error_that_names_them(build: Build, shared: Path, tmp_path: Path) -> None:
     bare = clip(tmp_path)
     bare = dataclasses.replace(bare, entry=dataclasses.replace(bare.entry, facts={}))
-    with pytest.raises(DataError, match="color: {color: "):
+    with pytest.raises(DataError, match=r"color: {color: "):
         build("color").score(bare)
 
 
@@ -172,9 +180,26 @@ def test_dimension_that_kills_the_worker_fails_alone_and_is_not_asked_again(
     with pytest.raises(ItemError, match="died of signal"):
         build("dynamic_degree").score(poison)
     assert build("subject_consistency").score(poison).values == {"subject_consistency": 0.25}
-    with pytest.raises(ItemError, match="quarantined: .*died of signal"):
+    with pytest.raises(ItemError, match=r"quarantined: .*died of signal"):
         build("dynamic_degree").score(poison)
     assert build("dynamic_degree").score(clip(tmp_path)).values == {"dynamic_degree": 0.25}
+
+
+def test_checkpoint_with_settings_is_read_and_none_of_them_is_built(tmp_path: Path) -> None:
+    path = tmp_path / "amt-s.pth"
+    settings = argparse.Namespace(lr=1.0, parts=collections.Counter("ab"))
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "config": settings, "when": datetime.now(tz=UTC)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    before = torch.serialization.get_safe_globals()
+    try:
+        load_module(str(SCORER))._ignore_settings(str(path))
+        read = torch.load(path, weights_only=True)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+    assert read["state_dict"]["weight"].tolist() == [1.0, 1.0]
+    assert type(read["config"]).__name__ == type(read["when"]).__name__ == "_Ignored"
 
 
 def test_missing_nms_is_an_error_and_not_an_empty_clip(cache: Path, tmp_path: Path) -> None:

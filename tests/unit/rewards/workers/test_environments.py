@@ -90,7 +90,7 @@ def test_package_is_built_from_source_on_demand_only(lock: WorkerLock, wheels: P
         build_from_source(lock, "beta")
     made = create(lock, wheels=wheels, installer="pip")
     assert not made.has("beta")
-    with pytest.raises(RewardError, match="gamma.*Known: beta"):
+    with pytest.raises(RewardError, match=r"gamma.*Known: beta"):
         build_from_source(lock, "gamma")
     with pytest.raises(RewardError, match=r"(?s)Cannot build beta.*C\+\+ compiler.*nowhere"):
         build_from_source(lock, "beta")
