@@ -13,10 +13,10 @@ from rlhf_video.errors import ConfigError, DataError
 
 ENTRIES: list[dict[str, Any]] = [
     {"prompt_en": "a red bird", "dimension": ["color"], "auxiliary_info": {"color": {"color": "red"}}},
-    {"prompt_en": "The bund, oil painting", "dimension": ["overall_consistency", "imaging_quality"]},
+    {"prompt_en": "The pier, oil painting", "dimension": ["overall_consistency", "imaging_quality"]},
     {"prompt_en": "a fantasy landscape", "dimension": ["overall_consistency"]},
     {
-        "prompt_en": "The bund, oil painting",
+        "prompt_en": "The pier, oil painting",
         "dimension": ["appearance_style"],
         "auxiliary_info": {"appearance_style": {"appearance_style": "oil painting"}},
     },
@@ -39,9 +39,9 @@ def test_entries_of_one_prompt_become_one_with_all_dimensions_and_facts(info: Pa
     suite = load_vbench_suite(info)
     by_prompt = {asked.prompt: asked for asked in suite.prompts}
     assert len(suite.prompts) == 5
-    bund = by_prompt["The bund, oil painting"]
-    assert bund.dimensions == {"overall_consistency", "imaging_quality", "appearance_style"}
-    assert bund.facts == {"appearance_style": {"appearance_style": "oil painting"}}
+    pier = by_prompt["The pier, oil painting"]
+    assert pier.dimensions == {"overall_consistency", "imaging_quality", "appearance_style"}
+    assert pier.facts == {"appearance_style": {"appearance_style": "oil painting"}}
     assert by_prompt["a red bird"].facts == {"color": {"color": "red"}}
 
 
@@ -81,7 +81,7 @@ def test_extended_prompts_of_another_length_are_refused(info: Path, tmp_path: Pa
 
 def test_dimensions_keep_their_prompts_and_ask_nothing_else(info: Path) -> None:
     suite = load_vbench_suite(info, dimensions=["imaging_quality"])
-    assert [asked.prompt for asked in suite.prompts] == ["The bund, oil painting", "A fantasy landscape"]
+    assert [asked.prompt for asked in suite.prompts] == ["The pier, oil painting", "A fantasy landscape"]
     assert all(asked.dimensions == {"imaging_quality"} and not asked.facts for asked in suite.prompts)
     assert suite.sha256 != load_vbench_suite(info).sha256
     with pytest.raises(ConfigError, match="Did you mean 'color'"):
