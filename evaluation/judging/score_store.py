@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rlhf_video.data import sha256_file
+from evaluation.option_hash import options_sha256
 from rlhf_video.errors import DataError
 
 _OPENING = b'{"key": "'
@@ -27,9 +27,7 @@ class RewardIdentity:
     @classmethod
     def of(cls, name: str, version: str, options: Mapping[str, object]) -> Self:
         """Return the identity of a reward built with these options."""
-        described = {key: [value, _content_hash(value)] for key, value in sorted(options.items())}
-        text = json.dumps(described, sort_keys=True, default=str)
-        return cls(reward=f"{name}@{version}", options=hashlib.sha256(text.encode()).hexdigest())
+        return cls(reward=f"{name}@{version}", options=options_sha256(options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +108,3 @@ class ScoreStore:
                 f"Line {number} of the score file '{self.path}' is not a score: delete that line, or give another file "
                 "with --cache."
             ) from error
-
-
-def _content_hash(value: object) -> str | None:
-    """Return the hash of the file or folder that an option names, None where it names none."""
-    if not isinstance(value, str | Path) or not str(value) or len(str(value)) > 4096:
-        return None
-    path = Path(value)
-    if path.is_file():
-        return sha256_file(path)
-    if not path.is_dir():
-        return None
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    named = [(file.relative_to(path).as_posix(), sha256_file(file)) for file in files]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()

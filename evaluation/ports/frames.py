@@ -4,6 +4,8 @@ It reads 8-bit frames; bicubic results are then clamped and rounded to 8 bit aga
 float precision. Letters: F frames, H height, W width.
 """
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ def middle_frames(num_frames: int, count: int) -> list[int]:
         count: Frames wanted.
     """
     borders = np.linspace(0, num_frames, min(count, num_frames) + 1).astype(int)
-    middles = [(int(start) + int(end) - 1) // 2 for start, end in zip(borders[:-1], borders[1:], strict=True)]
+    middles = [(int(start) + int(end) - 1) // 2 for start, end in itertools.pairwise(borders)]
     return middles + [middles[-1]] * (count - len(middles))
 
 

@@ -22,7 +22,8 @@ class MotionSmoothness:
 
     Frames 0, 2, 4, ... are given, 1, 3, ... are predicted and cut down to 8 bit; higher is better, and 1 is a clip
     that AMT foretells exactly, for example one that stands still. The curve holds a value per predicted frame. Frames
-    are never shrunk to save memory, as VBench's code would on a small GPU if its check worked.
+    are never shrunk to save memory, as VBench's code would on a small GPU if its check worked; those of which a side is
+    112 pixels or less, where AMT divides by zero and returns NaN, are skipped.
     """
 
     def __init__(self, weights: str | Path = "amt_s", *, pairs_per_pass: int = 4, accept_licence: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 Written from the paper and from google-research/musiq (Apache-2.0), in JAX. Parameters are named as in the files for
 PyTorch, musiq_*_ckpt-*.pth, and where the package of those files departs from JAX, VBench and so this port follow it:
-a bicubic resize for the smaller copies (JAX: Gaussian), deviations of kernels with Bessel's correction, exact GELU.
+a bicubic resize for the smaller copies (JAX: Gaussian), and the exact GELU (JAX: its approximation by tanh).
 Every size is read off the tensors, so that small ones load too. Letters: N images, P patches, W width.
 """
 
@@ -39,7 +39,7 @@ class StandardisedConv(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, inputs, h, w) to (n, outputs, ceil(h / stride), ceil(w / stride))."""
         centred = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
-        kernels = centred / (self.weight.std(dim=(1, 2, 3), keepdim=True, correction=1) + 1e-5)
+        kernels = centred / (self.weight.std(dim=(1, 2, 3), keepdim=True) + 1e-5)
         padded = functional.pad(features, same_padding(features, self.kernel_size[0], self.stride[0]))
         return functional.conv2d(padded, kernels, stride=self.stride)
 

@@ -1,7 +1,6 @@
 """Where a port finds its weights: a given path, a name of the ledger, or what VBench itself has downloaded."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,7 +34,7 @@ def find_weights(weights: str | Path) -> Path:
     name = str(weights)
     if name not in LEDGER or LEDGER[name].repository is not None:
         return resolve(weights)
-    places = _places(CACHED.get(name, ()))
+    places = cached_places(name)
     for path in places:
         if path.is_file():
             verify(path, LEDGER[name])
@@ -47,10 +46,11 @@ def find_weights(weights: str | Path) -> Path:
         raise RewardError(f"{error} Or save it as {looked}, where it is found by itself.") from error
 
 
-def _places(names: Sequence[str]) -> list[Path]:
+def cached_places(name: str) -> list[Path]:
+    """Return where a file of the ledger is looked for; empty for those that VBench does not use."""
     folders = {
         "vbench": Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "vbench"),
         "hub": Path(torch.hub.get_dir()),
         "clip": Path.home() / ".cache" / "clip",
     }
-    return [folders[folder] / rest for folder, _, rest in (name.partition("/") for name in names)]
+    return [folders[folder] / rest for folder, _, rest in (name.partition("/") for name in CACHED.get(name, ()))]

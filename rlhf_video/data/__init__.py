@@ -7,7 +7,7 @@ from rlhf_video.data.contact_sheet import contact_sheet
 from rlhf_video.data.files import sha256_file, write_atomic
 from rlhf_video.data.latent_cache import LatentCache, encoder_fingerprint, latent_key
 from rlhf_video.data.prompts import PromptSuite, load_prompts
-from rlhf_video.data.video import ClipSize, encode_mp4, read_video, write_lossless, write_video
+from rlhf_video.data.video import ClipSize, encode_mp4, read_frames, read_video, write_lossless, write_video
 
 __all__ = [
     "ClipSize",
@@ -21,6 +21,7 @@ __all__ = [
     "latent_key",
     "load_prompts",
     "read_clip_list",
+    "read_frames",
     "read_video",
     "sha256_file",
     "video_size",

@@ -128,13 +128,34 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
     Raises:
         DataError: The file is missing or holds no readable video.
     """
+    frames, fps = read_frames(path)
+    return frames.float().div_(255.0), fps
+
+
+def read_frames(path: str | Path) -> tuple[Tensor, float]:
+    """Read a clip as it is stored, a quarter of what `read_video` needs.
+
+    Args:
+        path: Any video file that FFmpeg reads.
+
+    Returns:
+        RGB bytes, uint8, shape (frames, 3, height, width), and frames per second.
+
+    Raises:
+        DataError: The file is missing, holds no readable video, or its pictures change their size.
+    """
     with video_stream(Path(path)) as (container, stream):
         fps = float(stream.average_rate or 0.0)
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    if not frames or fps <= 0.0:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    if not pictures or fps <= 0.0:
         raise DataError(f"Clip '{path}' holds no frame or no frame rate: delete it and generate it again.")
-    pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    return pixels.contiguous().float().div_(255.0), fps
+    height, width = pictures[0].shape[:2]
+    if any(picture.shape != (height, width, 3) for picture in pictures):
+        raise DataError(f"The pictures of clip '{path}' change their size: delete it and generate it again.")
+    frames = torch.empty(len(pictures), 3, height, width, dtype=torch.uint8)
+    for index in range(len(pictures) - 1, -1, -1):  # each picture leaves memory once it is copied
+        frames[index] = torch.from_numpy(pictures.pop()).permute(2, 0, 1)
+    return frames, fps
 
 
 @contextlib.contextmanager

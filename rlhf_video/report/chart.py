@@ -50,7 +50,14 @@ class _Axis:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, x_label: str, y_label: str, zero_line: bool = False, dots: bool = True
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    zero_line: bool = False,
+    dots: bool = True,
+    colours: Sequence[str] = (),
 ) -> Html:
     """Return a chart with its title, unit and legend.
 
@@ -63,14 +70,17 @@ def line_chart(
         y_label: Name and unit of the vertical axis.
         zero_line: Keep zero in view and mark it.
         dots: Draw a dot at every point; without them hover titles remain.
+        colours: A CSS colour per curve; those of the page where empty.
     """
+    colours = colours or curve_colours(len(series))
     series = [_finite(curve) for curve in series]
     heading = f'<figcaption>{escape(title)}<span class="unit">{escape(y_label)}</span></figcaption>'
     if not any(len(curve.x) for curve in series):
         return Html(f'<figure class="card chart">{heading}<p class="lead">Nothing was recorded yet.</p></figure>')
-    body = _drawing(series, x_label=x_label, zero_line=zero_line, dots=dots)
+    body = _drawing(series, colours, x_label=x_label, zero_line=zero_line, dots=dots)
     picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
-    return Html(f'<figure class="card chart">{heading}{picture}{_legend(series)}</figure>')
+    below = legend([curve.label for curve in series], colours) if len(series) > 1 else ""
+    return Html(f'<figure class="card chart">{heading}{picture}{below}</figure>')
 
 
 def chart_file(title: str, series: Sequence[Series], *, x_label: str) -> str:
@@ -84,7 +94,7 @@ def chart_file(title: str, series: Sequence[Series], *, x_label: str) -> str:
     series = [_finite(curve) for curve in series]
     colours = "".join(f"--c{i + 1}:{colour};" for i, colour in enumerate(_FILE_COLOURS))
     style = f":root{{{colours}}}{_FILE_STYLE}"
-    body = _drawing(series, x_label=x_label, zero_line=False, dots=True)
+    body = _drawing(series, curve_colours(len(series)), x_label=x_label, zero_line=False, dots=True)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
         f'height="{_HEIGHT}" role="img" aria-label="{escape(title)}"><style>{style}</style>'
@@ -92,11 +102,10 @@ def chart_file(title: str, series: Sequence[Series], *, x_label: str) -> str:
     )
 
 
-def _drawing(series: Sequence[Series], *, x_label: str, zero_line: bool, dots: bool) -> Html:
+def _drawing(series: Sequence[Series], colours: Sequence[str], *, x_label: str, zero_line: bool, dots: bool) -> Html:
     x_axis, y_axis, x_ticks, y_ticks = _axes(series, zero_line=zero_line)
     parts = [_grid(x_axis, y_axis, x_ticks, y_ticks, x_label=x_label, zero_line=zero_line)]
-    for index, curve in enumerate(series):
-        colour = f"var(--c{index % _NUM_COLOURS + 1})"
+    for curve, colour in zip(series, colours, strict=True):
         parts.append(_curve(curve, x_axis, y_axis, colour=colour, x_label=x_label, dots=dots))
     return join(parts)
 
@@ -187,11 +196,23 @@ def _curve(curve: Series, x_axis: _Axis, y_axis: _Axis, *, colour: str, x_label:
     return Html("".join(parts))
 
 
-def _legend(series: Sequence[Series]) -> Html:
-    if len(series) < 2:
+def curve_colours(count: int) -> list[str]:
+    """Return the page's colours of curves; the sixth is the first again."""
+    return [f"var(--c{index % _NUM_COLOURS + 1})" for index in range(count)]
+
+
+def legend(names: Sequence[str], colours: Sequence[str] = ()) -> Html:
+    """Return what the colours mean; nothing without names.
+
+    Args:
+        names: Of the curves or bars, in order.
+        colours: CSS colours; those of the page's curves where empty.
+    """
+    if not names:
         return Html("")
+    colours = colours or curve_colours(len(names))
     items = [
-        f'<span><i style="background:var(--c{index % _NUM_COLOURS + 1})"></i>{escape(curve.label)}</span>'
-        for index, curve in enumerate(series)
+        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, colours, strict=True)
     ]
     return Html(f'<div class="legend">{"".join(items)}</div>')

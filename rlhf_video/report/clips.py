@@ -44,18 +44,20 @@ def clip_pairs(pairs: Sequence[ClipPair], *, base_name: str = "base", adapter_na
     return Html(f'{bar}<div class="pairs">{"".join(cards)}</div>')
 
 
-def video_element(mp4: bytes, *, label: str, aspect: float = 1.0) -> Html:
+def video_element(mp4: bytes | str, *, label: str, aspect: float = 1.0, plays_in_view: bool = False) -> Html:
     """Return one looping, muted clip that the browser enlarges without blur.
 
     Args:
-        mp4: Bytes of an H.264 mp4 file.
+        mp4: Bytes of an H.264 mp4 file, or the address of one relative to the page.
         label: Text for those who cannot see it.
         aspect: Width over height.
+        plays_in_view: Load and play it only while it is in view (pages of many clips); else at once and always.
     """
-    source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
-    flags = "autoplay loop muted playsinline"
+    source = escape(mp4) if isinstance(mp4, str) else f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+    flags = 'preload="none" data-in-view' if plays_in_view else "autoplay"
     return Html(
-        f'<video src="{source}" style="aspect-ratio:{aspect:.4f}" {flags} aria-label="{escape(label)}"></video>'
+        f'<video src="{source}" style="aspect-ratio:{aspect:.4f}" {flags} loop muted playsinline '
+        f'aria-label="{escape(label)}"></video>'
     )
 
 

@@ -92,23 +92,30 @@ def _line(row: EffectRow, limit: float) -> str:
     return (
         f'<tr><td class="name">{escape(row.label)}{hint}</td><td class="num">{base}</td><td class="num">{adapter}</td>'
         f'<td class="num"><span{mark}>{difference}</span><span class="sub">{escape(ends)}</span></td>'
-        f"<td>{_picture(row, limit, tone)}</td></tr>"
+        f"<td>{interval_picture(row.difference, unit=_unit(row), limit=limit, tone=tone)}</td></tr>"
     )
 
 
-def _picture(row: EffectRow, limit: float, tone: str) -> str:
-    """Draw the interval on an axis that all rows share, zero in the middle."""
+def interval_picture(difference: Interval, *, unit: float, limit: float, tone: Literal["good", "bad", "calm"]) -> Html:
+    """Draw the interval of a difference on an axis that all rows share, zero in the middle.
+
+    Args:
+        difference: In the unit of the scores.
+        unit: Length of one unit of the axis, > 0, for example the standard deviation of the base.
+        limit: Where the axis ends, in units, > 0; what lies outside is drawn at its end.
+        tone: Colour.
+    """
 
     def place(value: float) -> float:
-        share = max(-1.0, min(1.0, value / _unit(row) / limit))
+        share = max(-1.0, min(1.0, value / unit / limit))
         return _PLOT_WIDTH / 2 * (1.0 + 0.97 * share)
 
     colour = {"good": "var(--good)", "bad": "var(--bad)", "calm": "var(--calm)"}[tone]
     middle, centre = _PLOT_HEIGHT / 2, place(0.0)
-    low, mean, high = (place(value) for value in (row.difference.low, row.difference.mean, row.difference.high))
-    in_units = (row.difference.scaled(1.0 / _unit(row))).__str__()
-    return (
-        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" style="min-width:{_PLOT_WIDTH}px" role="img" '
+    low, mean, high = (place(value) for value in (difference.low, difference.mean, difference.high))
+    in_units = str(difference.scaled(1.0 / unit))
+    return Html(
+        f'<svg viewBox="0 0 {_PLOT_WIDTH} {_PLOT_HEIGHT}" style="min-width:180px" role="img" '
         f'aria-label="{escape(in_units)}"><title>{escape(in_units)} standard deviations</title>'
         f'<line class="axis" x1="0" x2="{_PLOT_WIDTH}" y1="{middle}" y2="{middle}"/>'
         f'<line class="zero" x1="{centre:.1f}" x2="{centre:.1f}" y1="1" y2="{_PLOT_HEIGHT - 1}"/>'

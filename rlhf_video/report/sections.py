@@ -8,7 +8,9 @@ from rlhf_video.report.page import Html, escape, join
 Tone = Literal["good", "bad", "calm"]
 
 
-def header(kicker: str, verdict: str, *, tone: Tone = "calm", facts: Mapping[str, str] | None = None) -> Html:
+def header(
+    kicker: str, verdict: str, *, tone: Tone = "calm", facts: Mapping[str, str] | None = None, because: str = ""
+) -> Html:
     """Return the top of the page: what this is, the one sentence to remember, and the facts behind it.
 
     Args:
@@ -16,10 +18,12 @@ def header(kicker: str, verdict: str, *, tone: Tone = "calm", facts: Mapping[str
         verdict: One sentence with its numbers.
         tone: "good" or "bad" colours the edge.
         facts: Label -> value, for example {"prompts": "60 unseen", "seed": "0"}.
+        because: What the verdict rests on, smaller, below it.
     """
     items = [f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in (facts or {}).items()]
     below = f'<dl class="facts">{"".join(items)}</dl>' if items else ""
-    sentence = f'<div class="card verdict {tone}"><p>{escape(verdict)}</p></div>'
+    reason = f'<p class="because">{escape(because)}</p>' if because else ""
+    sentence = f'<div class="card verdict {tone}"><p>{escape(verdict)}</p>{reason}</div>'
     return Html(f"<header><h1>{escape(kicker)}</h1>{sentence}{below}</header>")
 
 

@@ -14,6 +14,9 @@ from rlhf_video.stats.bootstrap import Interval, bootstrap_mean, bootstrap_stati
 from rlhf_video.stats.calibration import brier_score, calibration_error, fit_slope, win_probability
 from rlhf_video.stats.comparison_graph import connected_parts
 from rlhf_video.stats.comparisons import ClusterBy, Comparisons
+from rlhf_video.stats.detectable import clustered_standard_error, minimum_detectable_difference
+from rlhf_video.stats.holm import holm
+from rlhf_video.stats.joint_means import JointMeans
 from rlhf_video.stats.permutation import cluster_permutation_test
 from rlhf_video.stats.ranking import Ranking, RankingModel, elo, fit_ranking
 from rlhf_video.stats.ranking_covariance import (
@@ -36,6 +39,7 @@ from rlhf_video.stats.ranking_draws import (
 )
 from rlhf_video.stats.ranks import AreaUnderCurve, KendallTauB, SpearmanRho
 from rlhf_video.stats.rater_agreement import leave_one_rater_out
+from rlhf_video.stats.shares import share_difference_error, share_difference_interval, share_interval
 from rlhf_video.stats.tie_models import bradley_terry, davidson, rao_kupper
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "Comparisons",
     "CrossFit",
     "Interval",
+    "JointMeans",
     "KendallTauB",
     "RankedSystem",
     "Ranking",
@@ -63,6 +68,7 @@ __all__ = [
     "calibration_error",
     "cluster_permutation_test",
     "clustered_covariance",
+    "clustered_standard_error",
     "connected_parts",
     "correct_at",
     "credit_without_ties",
@@ -73,13 +79,18 @@ __all__ = [
     "expected_points_interval",
     "fit_ranking",
     "fit_slope",
+    "holm",
     "leave_one_rater_out",
+    "minimum_detectable_difference",
     "model_covariance",
     "normal_draws",
     "paired_bootstrap",
     "percentile_intervals",
     "rank_systems",
     "rao_kupper",
+    "share_difference_error",
+    "share_difference_interval",
+    "share_interval",
     "simultaneous_critical",
     "strength_intervals",
     "tie_interval",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class TestMotionSmoothness:
     ) -> None:
         pad = functional.pad
         monkeypatch.setattr(functional, "pad", lambda values, padding, **_: pad(values, padding))
-        assert self.difference(smoothness, "padded") > 10 * TOLERANCE
+        assert self.difference(smoothness, "padded") > 5 * TOLERANCE
 
 
 class TestImagingQuality:
@@ -157,15 +158,10 @@ class TestImagingQuality:
             10 * TOLERANCE
         )
 
-    def test_deviations_without_bessels_correction_are_seen(
-        self, musiq_file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        deviation = torch.Tensor.std
-        monkeypatch.setattr(
-            torch.Tensor, "std", lambda *args, **options: deviation(*args, **options | {"correction": 0})
-        )
+    def test_the_approximate_gelu_of_jax_is_seen(self, musiq_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(musiq.functional, "gelu", partial(functional.gelu, approximate="tanh"))
         score = self.scores(ImagingQuality(musiq_file), "small")
-        assert relative(100 * score, IMAGING["scores"]["small"]["longer"]) > 10 * TOLERANCE
+        assert relative(100 * score, IMAGING["scores"]["small"]["longer"]) > TOLERANCE
 
 
 class TestViClip:

@@ -142,7 +142,7 @@ def test_options_out_of_range_are_refused(files: dict[str, Path]) -> None:
         (ImagingQuality, {"weights": files["musiq"], "frames_per_pass": 0}),
         (ImagingQuality, {"weights": files["musiq"], "sizing": "bigger"}),
     ):
-        with pytest.raises(RewardError, match="pass|sizing"):
+        with pytest.raises(RewardError, match=r"pass|sizing"):
             port(**options)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
-from rewards.raft import CELL, CorrelationPyramid, Raft, cell_positions, _upsample
+from rewards.raft import CELL, CorrelationPyramid, Raft, _upsample, cell_positions
 from rewards.raft_weights import load_raft, rename_original
 
 BLOCKS = {"layer1.0": 64, "layer1.1": 64, "layer2.0": 96, "layer2.1": 96, "layer3.0": 128, "layer3.1": 128}

@@ -7,6 +7,7 @@ import pytest
 from rewards import registry
 from rewards.base import Reward
 from rewards.errors import RewardError
+from rewards.factories import load_factory
 
 OWN_REWARD = """
 from rewards.testing import BrightnessReward
@@ -41,7 +42,7 @@ def test_weightless_rewards_are_built_by_name(name: str) -> None:
 
 def test_every_short_name_leads_to_a_class() -> None:
     for name in registry.available():
-        assert callable(registry._load(name))
+        assert callable(load_factory("reward", name, registry._TARGETS))
 
 
 def test_own_reward_plugs_in_as_module_and_class_or_factory(own_module: str) -> None:
