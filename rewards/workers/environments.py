@@ -140,7 +140,7 @@ def build_from_source(lock: WorkerLock, name: str, *, source: str | None = None)
         RewardError: No such build or environment, or it fails (with the end of its log).
     """
     build = lock.build(name)
-    path = environment_path(lock)
+    path = _require(lock).path
     with _alone(path.with_name(path.name + ".lock")):
         found = _require(lock)
         if found.has(build.name):

@@ -121,7 +121,7 @@ class ResidentWorker:
         dimensions, packages = process.hello.get("dimensions"), process.hello["packages"]
         lock, problem = self._lock_file, None
         if dimensions != self._dimensions:
-            problem = f"scores {dimensions}, expected {self._dimensions}"
+            problem = f"scores {dimensions}, but its caller expects {self._dimensions}"
         elif lock is not None and (wrong := {n: v for n, v in packages.items() if not lock.has(n, v)}):
             command = f"rlhf-video rewards env create {lock.name} --force"
             problem = f"runs {wrong}, which its lock does not name: make its environment again with `{command}`"
