@@ -100,8 +100,10 @@ def show_health(_arguments: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-SHOWN = ("torch", "torchvision", "transformers", "hpsv2", "hpsv3", "image-reward", "timm", "trl", "peft", "numpy")
-SHOWN = (*SHOWN, "vbench", "pyiqa")
+SHOWN = (
+    *("torch", "torchvision", "transformers", "numpy", "timm", "trl", "peft"),
+    *("hpsv2", "hpsv3", "image-reward", "vbench", "pyiqa"),
+)
 """Packages that decide whether an original works."""
 
 
