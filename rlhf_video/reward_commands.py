@@ -100,8 +100,10 @@ def show_health(_arguments: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-SHOWN = ("torch", "torchvision", "transformers", "hpsv2", "hpsv3", "image-reward", "timm", "trl", "peft", "numpy")
-SHOWN = (*SHOWN, "vbench", "pyiqa")
+SHOWN = (
+    *("torch", "torchvision", "transformers", "hpsv2", "hpsv3", "image-reward", "timm", "trl", "peft", "numpy"),
+    *("vbench", "pyiqa"),
+)
 """Packages that decide whether an original works."""
 
 
@@ -118,7 +120,9 @@ def _vbench_dimensions(environment: Environment) -> list[str]:
     cache = vbench_cache()
     lacks = {dimension: missing(dimension, cache, environment) for dimension in FILES}
     ready = ", ".join(dimension for dimension, lacking in lacks.items() if not lacking)
-    waiting = [f"  - {dimension} lacks {'; '.join(lacking)}" for dimension, lacking in lacks.items() if lacking]
+    absent = dict.fromkeys(one for lacking in lacks.values() for one in lacking)
+    users = {one: ", ".join(dimension for dimension, lacking in lacks.items() if one in lacking) for one in absent}
+    waiting = [f"  - for {dimensions}: {one}" for one, dimensions in users.items()]
     return [f"  + can run with the weights in {cache}: {ready}", *waiting]
 
 

@@ -30,8 +30,10 @@ from typing import Any
 import torch
 
 NAME = "vbench"
-PACKAGES = ("vbench", "torch", "torchvision", "transformers", "timm", "pyiqa", "openai-clip", "decord")
-PACKAGES = (*PACKAGES, "opencv-python", "numpy")
+PACKAGES = (
+    *("vbench", "torch", "torchvision", "transformers", "timm", "pyiqa", "openai-clip", "decord", "opencv-python"),
+    "numpy",
+)
 GRIT = ("object_class", "multiple_objects", "color", "spatial_relationship")
 DIMENSIONS = (
     *("subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree"),
@@ -204,7 +206,7 @@ class Scorer:
         torch.save({"state_dict": state} if model.is_amt else {f"module.{k}": v for k, v in state.items()}, path)
 
 
-class _Ignored(dict):  # type: ignore[type-arg]
+class _Ignored(dict[object, object]):
     """Stands for an object of a checkpoint that is no weight; a dict, so that items may be put into it."""
 
     def __init__(self, *_: object) -> None:
@@ -227,7 +229,7 @@ def _describe(folder: Path, file: Path, dimension: str, prompt: str, facts: Any)
     # Its readers go by the ending, and those of mp4 files open whatever FFmpeg reads.
     clip = folder / f"{name}-0{'.gif' if file.suffix.lower() == '.gif' else '.mp4'}"
     clip.symlink_to(file)
-    entry = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(clip)]}
+    entry: dict[str, Any] = {"prompt_en": prompt, "dimension": [dimension], "video_list": [str(clip)]}
     if facts is not None:
         entry["auxiliary_info"] = {dimension: facts}
     description = folder / "clip_full_info.json"
