@@ -206,4 +206,8 @@ def _rows(setting: Setting, config: Mapping[str, int], device: torch.device) -> 
         sigma, places = torch.linspace(0.2, 0.9, pairs), torch.arange(pairs)
     cond, segments = Conditioning(text, torch.zeros_like(text)), ones[:, :, None].expand(-1, -1, frames)
     group = Group(places.tolist(), chosen, rejected, noise, sigma, cond, segments)
-    return Rows(places, torch.zeros_like(places), sigma, preference=ones, weight=ones[:, 0], groups=(group,))
+    never = torch.zeros_like(ones, dtype=torch.bool)
+    return Rows(
+        places, torch.zeros_like(places), sigma,
+        preference=ones, both_bad=never, weight=ones[:, 0], groups=(group,),
+    )  # fmt: skip

@@ -80,6 +80,7 @@ def _by_manifest(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
     content = _read_manifest(folder / MANIFEST)
     records = content["clips"]
     recorded = [record["file"] for record in records]
+    made = content.get("clips_per_prompt", 0)
     listing = Listing(declared=_declared(content))
     listing.problems += [ClipProblem("twice", name, MANIFEST) for name, n in Counter(recorded).items() if n > 1]
     listing.problems += _twins(set(recorded))
@@ -90,7 +91,7 @@ def _by_manifest(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for asked in prompts.values():
         of_prompt = by_text.pop(asked.text, [])
-        found |= {(asked.prompt, number): record for number, record in _numbered(of_prompt)}
+        found |= {(asked.prompt, number): record for number, record in _numbered(of_prompt, made)}
     for (prompt, number), asked in wanted.items():
         record = found.pop((prompt, number), None)
         if record is None or not (folder / record["file"]).is_file():
@@ -142,10 +143,15 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _numbered(records: Sequence[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """Return a prompt's clips by number: that at the end of the file's name, else the place in the manifest."""
+def _numbered(records: Sequence[dict[str, Any]], made: int) -> list[tuple[int, dict[str, Any]]]:
+    """Return a prompt's clips by number: that at the end of generate.py's file names, else the place in the manifest.
+
+    Args:
+        records: Clips of one prompt, some of which may be lacking.
+        made: How many clips of a prompt generate.py was to make; 0 where the manifest does not say.
+    """
     ends = [_NUMBER.search(Path(record["file"]).stem) for record in records]
-    numbers = [int(end[1]) for end in ends if end]
+    numbers = [int(end[1]) for end in ends if end and int(end[1]) < made]
     if len(set(numbers)) < len(records):
         numbers = list(range(len(records)))
     return list(zip(numbers, records, strict=True))
@@ -158,14 +164,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             named = [record[key] for key in ("file", "prompt", "sha256")]
             if not all(isinstance(value, str) for value in named) or not isinstance(record["seed"], int):
                 raise TypeError(f"clip {record}")
+        if not isinstance(content.get("clips_per_prompt", 0), int):
+            raise TypeError("clips_per_prompt is no number")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"'{path}' is damaged ({type(error).__name__}: {error}): each clip needs file, prompt, seed and sha256. "
             "Generate the clips again, or delete it where the files have VBench's names."
         ) from error
-    if not isinstance(content, dict):
-        raise DataError(f"'{path}' is no manifest of generate.py.")
-    return content
+    return dict(content)
 
 
 def _declared(content: Mapping[str, Any]) -> Declared:

@@ -1,18 +1,17 @@
 """What a run would do before it does anything: clips, weights, memory, time."""
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from evaluation.base import ClipEntry, DecodedClip, SetMetric, SkipClipError
+from evaluation.base import ClipEntry, DecodedClip
 from evaluation.metric_building import label_of
 from evaluation.prompt_suites import Suite
 from evaluation.registry import NamedMetric, build_metric
-from evaluation.runner import is_asked, pending
+from evaluation.runner import is_asked, pending, try_metric
 from evaluation.scoring_run import RESULTS
 from evaluation.store import ResultStore
 from evaluation.suite_config import EvaluationConfig, MetricConfig
@@ -140,23 +139,10 @@ def _noise(size: ClipSize) -> torch.Tensor:
 
 def _measured(named: NamedMetric, clip: DecodedClip) -> float | None:
     """Return the seconds of one clip; None where the metric cannot score this one."""
-    seconds = _once(named, clip)
-    return _once(named, clip) if seconds is not None and seconds < _WARM else seconds
-
-
-def _once(named: NamedMetric, clip: DecodedClip) -> float | None:
-    start = time.perf_counter()
-    try:
-        with torch.no_grad():
-            if isinstance(named.metric, SetMetric):
-                named.metric.features(clip)
-            else:
-                named.metric.score(clip)
-    except SkipClipError:
-        pass
-    except Exception:  # a metric may refuse noise, or the file that is not there; the run says why
-        return None
-    return time.perf_counter() - start
+    trial = try_metric(named, clip)
+    if trial.seconds < _WARM:
+        trial = try_metric(named, clip)
+    return None if trial.status == "failed" else trial.seconds
 
 
 def _metric_table(lines: Sequence[_Line]) -> str:

@@ -185,18 +185,27 @@ def _score_clip(entry: ClipEntry, metrics: Sequence[NamedMetric], store: ResultS
         if problem is not None and metric.spec.reads == "frames":
             result = ClipResult(status="failed", reason=problem)
         else:
-            result = _result(metric, clip, store)
+            result = try_metric(metric, clip, store)
         store.add(entry, metric.key, result)
         failed += result.status == "failed"
     return failed
 
 
-def _result(named: NamedMetric, clip: DecodedClip, store: ResultStore) -> ClipResult:
-    """Run one metric on one clip; its exceptions become a status."""
+def try_metric(named: NamedMetric, clip: DecodedClip, store: ResultStore | None = None) -> ClipResult:
+    """Run one metric on one clip; its exceptions become a status.
+
+    Args:
+        named: The metric.
+        clip: What it looks at.
+        store: Takes the features of a set metric; None keeps nothing.
+
+    Raises:
+        OSError, RuntimeError: What ends a run whatever the clip: a full disk, a GPU that failed.
+    """
     start = time.perf_counter()
     try:
         with torch.no_grad():
-            score = _measure(named, clip, store)
+            score = _score(named, clip, store)
     except SkipClipError as error:
         return ClipResult(status="skipped", reason=str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # whatever a metric raises counts against the coverage, see evaluation/base.py
@@ -207,9 +216,11 @@ def _result(named: NamedMetric, clip: DecodedClip, store: ResultStore) -> ClipRe
     return ClipResult(status="ok", values=score.values, curves=score.curves, seconds=time.perf_counter() - start)
 
 
-def _measure(named: NamedMetric, clip: DecodedClip, store: ResultStore) -> ClipScore:
+def _score(named: NamedMetric, clip: DecodedClip, store: ResultStore | None) -> ClipScore:
     if isinstance(named.metric, SetMetric):
-        store.add_features(clip.entry, named.key, named.metric.features(clip))
+        features = named.metric.features(clip)
+        if store is not None:
+            store.add_features(clip.entry, named.key, features)
         return ClipScore(values={})
     score = named.metric.score(clip)
     _check(score, named.spec)

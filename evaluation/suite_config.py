@@ -37,8 +37,8 @@ class SuiteConfig:
     prompts: Path | None = None
     """Prompt file (.txt or .jsonl); null where `vbench` is given."""
     vbench: Path | None = None
-    """VBench_full_info.json, a file of its form, or "installed" for that of the vbench environment; null where `prompts`
-    is given."""
+    """VBench_full_info.json, a file of its form, or "installed" for that of the vbench environment; null where
+    `prompts` is given."""
     dimensions: tuple[str, ...] = ()
     """Only VBench's prompts of these dimensions; empty takes all."""
     extended: Path | None = None
@@ -47,8 +47,8 @@ class SuiteConfig:
     num_prompts: int | None = None
     """Only the first so many prompts; null takes all."""
     clips_per_prompt: int | None = None
-    """Clips of each prompt, with different noise; null takes 1 for a prompt file, and VBench's own numbers for VBench: 5,
-    and 25 for temporal_flickering."""
+    """Clips of each prompt, with different noise; null takes 1 for a prompt file, and VBench's own numbers for VBench:
+    5, and 25 for temporal_flickering."""
     seed: int = 0
     """Of the noise; systems share it clip by clip."""
 

@@ -101,8 +101,8 @@ def show_health(_arguments: argparse.Namespace) -> int:
 
 
 SHOWN = (
-    *("torch", "torchvision", "transformers", "hpsv2", "hpsv3", "image-reward", "timm", "trl", "peft", "numpy"),
-    *("vbench", "pyiqa"),
+    *("torch", "torchvision", "transformers", "numpy", "timm", "trl", "peft"),
+    *("hpsv2", "hpsv3", "image-reward", "vbench", "pyiqa"),
 )
 """Packages that decide whether an original works."""
 

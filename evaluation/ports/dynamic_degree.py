@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.ports.weights import find_weights
 from rewards.dynamic_degree import fastest, is_dynamic
 from rewards.flow import FlowModel, sample_frames
 from rewards.raft import CELL
@@ -29,13 +30,14 @@ class DynamicDegree:
         """Load the flow model.
 
         Args:
-            weights: Name in `rewards.ledger`, or a file: raft-things.pth, or torchvision's RAFT-large.
+            weights: Name in `rewards.ledger` (where VBench has unpacked the file, it is found), or a file:
+                raft-things.pth, or torchvision's RAFT-large.
             pairs_per_pass: Pairs of frames through the model at a time, None for all; changes no score.
 
         Raises:
             RewardError: Missing or wrong weights, or an option out of range.
         """
-        self._flow = FlowModel(weights, iterations=ITERATIONS, pairs_per_pass=pairs_per_pass)
+        self._flow = FlowModel(find_weights(weights), iterations=ITERATIONS, pairs_per_pass=pairs_per_pass)
         self.spec = MetricSpec(
             name="dynamic_degree",
             version="1",

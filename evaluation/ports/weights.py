@@ -16,6 +16,7 @@ CACHED: dict[str, tuple[str, ...]] = {
     "dino_vit_b_16": ("vbench/dino_model/dino_vitbase16_pretrain.pth", "hub/checkpoints/dino_vitbase16_pretrain.pth"),
     "openai_clip_vit_b_32": ("vbench/clip_model/ViT-B-32.pt", "clip/ViT-B-32.pt"),
     "openai_clip_vit_l_14": ("vbench/clip_model/ViT-L-14.pt", "clip/ViT-L-14.pt"),
+    "raft_things": ("vbench/raft_model/models/raft-things.pth",),
 }
 """Name in the ledger -> where VBench or the packages under it keep the file: below VBench's folder, torch.hub's, or
 the folder of OpenAI's package clip."""

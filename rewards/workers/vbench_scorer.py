@@ -31,8 +31,8 @@ import torch
 
 NAME = "vbench"
 PACKAGES = (
-    *("vbench", "torch", "torchvision", "transformers", "timm", "pyiqa", "openai-clip", "decord", "opencv-python"),
-    "numpy",
+    *("vbench", "torch", "torchvision", "transformers", "timm", "pyiqa", "openai-clip"),
+    *("decord", "opencv-python", "numpy"),
 )
 GRIT = ("object_class", "multiple_objects", "color", "spatial_relationship")
 DIMENSIONS = (
@@ -206,7 +206,7 @@ class Scorer:
         torch.save({"state_dict": state} if model.is_amt else {f"module.{k}": v for k, v in state.items()}, path)
 
 
-class _Ignored(dict[object, object]):
+class _Ignored(dict[str, Any]):
     """Stands for an object of a checkpoint that is no weight; a dict, so that items may be put into it."""
 
     def __init__(self, *_: object) -> None:

@@ -10,7 +10,7 @@ be computed once; and both clips may be back-propagated one after the other at t
         e_ref(x) <- |reference(z, s, c) - (e - x)|^2, z = (1 - s) x + s e, x = w and l      no gradient, or cached
         e(x)     <- |velocity(z, s, c) - (e - x)|^2
         margin   <- (e_ref(w) - e(w)) - (e_ref(l) - e(l))
-        loss     <- -log sigmoid(beta / 2 * margin)                                    and relatives, see dpo_loss.py
+        loss     <- -log sigmoid(beta / 2 * margin)                    and relatives, see dpo_loss.py and kto_loss.py
         step AdamW, update the average
 """
 
@@ -28,7 +28,7 @@ from rlhf_video.algorithms.dpo_beta import AutoBeta
 from rlhf_video.algorithms.dpo_clips import PairClips, deal_pairs
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import load_parts
-from rlhf_video.algorithms.dpo_loss import PairErrors, dpo_loss
+from rlhf_video.algorithms.dpo_loss import PairErrors
 from rlhf_video.algorithms.dpo_metrics import Table, step_metrics
 from rlhf_video.algorithms.dpo_outcome import dpo_story
 from rlhf_video.algorithms.dpo_passes import joint_backward, two_pass_backward
@@ -36,6 +36,8 @@ from rlhf_video.algorithms.dpo_rows import Rows, member_error
 from rlhf_video.algorithms.dpo_setup import Trained, load_suites, open_run
 from rlhf_video.algorithms.dpo_watch import DpoMeasure, HeldOutPairs
 from rlhf_video.algorithms.dry_run import config_folder
+from rlhf_video.algorithms.kto_ahead import look_ahead
+from rlhf_video.algorithms.kto_loss import pair_loss
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.algorithms.story import finished_outcome, measure_end, save, tell
 from rlhf_video.algorithms.watch import Watch
@@ -128,35 +130,46 @@ def train_step(
     backward = joint_backward if config.passes == "joint" else two_pass_backward
     rank, num_processes = distribution.rank, distribution.num_processes
     pieces = cut_padded(count, rank=rank, num_processes=num_processes, pieces=config.batch.accumulation)
+    point, known = torch.zeros(()), None
+    if config.loss.kind == "kto":  # a clip is judged by the mean gain of the whole global batch
+        point, known = look_ahead(trained, visits, pieces, beta.value)
     parts = []
     for number, places in enumerate(pieces):
-        rows = trained.rows([visits[place % count] for place in places])
-        is_fill = torch.tensor([place >= count for place in places for _ in range(config.draws_per_pair)])
-        is_fill = is_fill.to(rows.sigma.device)
-        reference = trained.reference_errors(rows)
+        rows, is_fill = trained.piece(visits, places)
+        reference = trained.reference_errors(rows) if known is None else known[number]
         # the mean over the global batch, however many processes share it
         scale = (rows.weight / (count * config.draws_per_pair / num_processes)).masked_fill(is_fill, 0.0)
         policy = backward(
             partial(member_error, trained.world.backbone, rows, "chosen", config.loss),
             partial(member_error, trained.world.backbone, rows, "rejected", config.loss),
-            partial(_objective, config, rows, reference, scale, beta.value),
+            partial(_objective, config, rows, reference, scale, beta.value, point),
             distribution.backward,
             last=number + 1 == len(pieces),
         )
-        parts.append((rows, policy, reference, is_fill))
+        parts.append((rows.without_latents(), policy, reference, is_fill))
     table = Table.gather(parts, distribution, width=trained.pairs.num_segments)
     table.check_finite(trained.pairs.pairs, step)
     numbers = step_metrics(table, config.loss, beta.value)
     numbers["grad/norm"] = float(trained.learner.step(step))
-    beta.update(table.terms(config.loss, beta.value).margin, sigma=table.sigma)
+    terms = table.terms(config.loss, beta.value)
+    beta.update(terms.judged, sigma=table.sigma, reference_point=float(terms.reference_point))
     if config.batch.token_budget is not None:
         numbers["batch/pairs"] = float(count)
     return numbers | {"optim/learning_rate": config.optim.rate_at(step, config.num_steps)}
 
 
 def _objective(
-    config: DpoConfig, rows: Rows, reference: PairErrors, scale: Tensor, beta: float, policy: PairErrors
+    config: DpoConfig,
+    rows: Rows,
+    reference: PairErrors,
+    scale: Tensor,
+    beta: float,
+    point: Tensor,
+    policy: PairErrors,
 ) -> Tensor:
     """Return a micro-batch's share of the step's loss."""
-    terms = dpo_loss(policy, reference, preference=rows.preference, sigma=rows.sigma, config=config.loss, beta=beta)
+    terms = pair_loss(
+        policy, reference, preference=rows.preference, both_bad=rows.both_bad, sigma=rows.sigma,
+        config=config.loss, beta=beta, reference_point=point,
+    )  # fmt: skip
     return (scale * terms.loss).sum()

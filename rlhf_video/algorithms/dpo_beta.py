@@ -1,9 +1,11 @@
 """Beta that follows the margins, and the warning where a fixed beta saturates.
 
 A pair's gradient is multiplied by the gradient factor sigmoid(-logit): 0.5 for a pair that the model is undecided on,
-towards 0 once it is settled, towards 1 where the model is surely wrong. Auto-beta keeps the pair with the mean absolute
-margin at a target factor (as SimpleTuner's flow DPO does): beta = -log(target / (1 - target)) / mean |h|, which is -2
-logit(target) / mean |margin| where h is half the margin.
+towards 0 once it is settled, towards 1 where the model is surely wrong. A clip's in kto is multiplied by the slope of
+its sigmoid, at most 0.25, which vanishes on both sides of the reference point.
+
+Auto-beta keeps the pair with the mean absolute margin at a target factor (as SimpleTuner's flow DPO does): beta =
+-log(target / (1 - target)) / mean |h|, which is -2 logit(target) / mean |margin| where h is half the margin.
 """
 
 import math
@@ -21,16 +23,20 @@ ALARMING_SHARE = 0.5
 """Share of saturated pairs from which on there is a warning."""
 
 
-def gradient_factor(margin: Tensor, *, sigma: Tensor, config: DpoLossConfig, beta: float) -> Tensor:
-    """Return sigmoid(-logit) of every margin, the shape of `margin`.
+def gradient_factor(
+    margin: Tensor, *, sigma: Tensor, config: DpoLossConfig, beta: float, reference_point: float = 0.0
+) -> Tensor:
+    """Return sigmoid(-logit) of every margin, for kto the sigmoid's slope; the shape of `margin`.
 
     Args:
         margin: `DpoTerms.margin` (kto: `KtoTerms.gain`), shape (rows, segments).
         sigma: Noise level of each row, shape (rows,).
         config: Conventions.
         beta: Pull to the reference.
+        reference_point: kto's z.
     """
-    return torch.sigmoid(-beta * logit_per_beta(margin, sigma, config))
+    factor = torch.sigmoid(reference_point - beta * logit_per_beta(margin, sigma, config))
+    return factor * (1 - factor) if config.kind == "kto" else factor
 
 
 class AutoBeta:
@@ -62,16 +68,19 @@ class AutoBeta:
         target = self._config.auto_beta.target
         return math.log((1 - target) / target) / magnitude if magnitude > 0 else math.inf
 
-    def update(self, margin: Tensor, *, sigma: Tensor) -> None:
+    def update(self, margin: Tensor, *, sigma: Tensor, reference_point: float = 0.0) -> None:
         """Take in the margins of one optimiser step, after it; a step without any label changes nothing.
 
         Args:
             margin: `DpoTerms.margin` (kto: `KtoTerms.gain`) of the GLOBAL batch (gathered), shape (rows, segments); NaN
                 where nobody said.
             sigma: Noise level of each row, shape (rows,).
+            reference_point: kto's z of that batch: its h are counted from z / beta, which does not depend on beta.
         """
-        factor = gradient_factor(margin, sigma=sigma, config=self._config, beta=self.value)
-        ratio = logit_per_beta(margin, sigma, self._config)
+        factor = gradient_factor(
+            margin, sigma=sigma, config=self._config, beta=self.value, reference_point=reference_point
+        )
+        ratio = logit_per_beta(margin, sigma, self._config) - reference_point / self.value
         labelled = ~ratio.isnan()
         if not bool(labelled.any()):
             return
@@ -92,9 +101,16 @@ class AutoBeta:
         config = self._config
         if config.kind not in ("sigmoid", "robust", "kto") or self._num_updates == 0 or share < ALARMING_SHARE:
             return None
+        if config.kind == "kto":
+            target = config.auto_beta.target
+            return (
+                f"Beta {self.value:.4g} saturates: {share:.0%} of the last clips have a gradient factor below "
+                f"{SATURATED_BELOW} (at most 0.25): they no longer pull. At these gains beta {self.suggestion:.4g} "
+                f"gives a factor of {target * (1 - target):.2g}: set loss.beta to it."
+            )
         advice = "set loss.auto_beta.start to it"
         if config.beta is not None:
-            advice = "set loss.beta to it" + ("" if config.kind == "kto" else ", or to null to follow the margins")
+            advice = "set loss.beta to it, or to null to follow the margins"
         return (
             f"Beta {self.value:.4g} saturates: {share:.0%} of the last pairs have a gradient factor below "
             f"{SATURATED_BELOW} or above {SATURATED_ABOVE}: they pull with full force or not at all. At these margins "

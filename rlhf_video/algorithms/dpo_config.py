@@ -207,10 +207,10 @@ class DpoConfig:
         check_keys((*self.rewards, *([self.judge] if self.judge else [])))
         if not (self.rewards or self.judge or self.guards.enabled):
             raise ConfigError("Nothing would be reported: name rewards or a judge, or leave guards.enabled on.")
-        if self.loss.kind == "kto":
+        if self.loss.kind == "kto" and self.pairs.ties != "drop":
             raise ConfigError(
-                "loss.kind=kto learns from thumbs on single clips, and this trainer takes pairs: use sigmoid, hinge, "
-                "ipo, robust or simpo."
+                f"pairs.ties={self.pairs.ties} makes a tie half a thumb up and half a thumb down for both clips, which "
+                "teaches loss.kind=kto nothing: set pairs.ties=drop."
             )
         if self.pairs.validation is not None and self.pairs.validation == self.pairs.train:
             raise ConfigError(

@@ -39,6 +39,8 @@ class LabelledPair:
     """Pixel frames [start, stop) of each segment; empty where the whole clips are compared."""
     weight: float
     """How often it counts, above 0."""
+    both_bad: tuple[int, ...] = ()
+    """Numbers of segments in which both clips are bad, whose preference is NaN; kto alone asks for them."""
 
     @property
     def clips(self) -> tuple[ClipRecord, ClipRecord]:
@@ -74,7 +76,7 @@ class LabelledPairs:
     @property
     def sha256(self) -> str:
         """Return a hash of all that training reads of the pairs."""
-        facts = [[p.key, p.chosen.sha256, repr(p.preference), p.stretches, p.weight] for p in self.pairs]
+        facts = [[p.key, p.chosen.sha256, repr(p.preference), p.stretches, p.weight, *p.both_bad] for p in self.pairs]
         return _digest(facts)
 
     def file(self, clip: ClipRecord) -> Path:
@@ -110,7 +112,8 @@ def load_parts(config: DpoConfig) -> PairParts:
     refuse_shared_prompts(dealt)
     parts = {}
     for name, pairs in dealt.items():
-        parts[name] = label_pairs(pairs, stores[name], settings, field=fields[name])
+        reads_bad = config.loss.kind == "kto" and name == "train"  # held-out pairs measure which clip is better
+        parts[name] = label_pairs(pairs, stores[name], settings, field=fields[name], reads_bad=reads_bad)
         _check_says_something(parts[name], name, len(pairs), settings)
         logger.info("%s: %d of %d pairs; left out: %s", name, len(parts[name]), len(pairs), dict(parts[name].dropped))
     return PairParts(parts["train"], parts.get("validation"))
@@ -131,7 +134,12 @@ def _audited(store: PreferenceStore, settings: DpoPairsConfig) -> tuple[Preferen
 
 
 def label_pairs(
-    pairs: Sequence[PreferencePair], store: PreferenceStore, settings: DpoPairsConfig, *, field: str
+    pairs: Sequence[PreferencePair],
+    store: PreferenceStore,
+    settings: DpoPairsConfig,
+    *,
+    field: str,
+    reads_bad: bool = False,
 ) -> LabelledPairs:
     """Put the preferred clip of each pair first, and leave out what teaches nothing.
 
@@ -140,10 +148,11 @@ def label_pairs(
         store: Where their clips lie.
         settings: Whose answers count, and what a tie is.
         field: Config field that names the file.
+        reads_bad: Whether two bad clips teach something: two thumbs down for kto, nothing for a loss of pairs.
     """
     labelled, dropped = [], Counter[str]()
     for pair in pairs:
-        result = _label(pair, settings)
+        result = _label(pair, settings, reads_bad=reads_bad)
         if isinstance(result, str):
             dropped[result] += 1
         else:
@@ -151,25 +160,31 @@ def label_pairs(
     return LabelledPairs(tuple(labelled), store, field, dropped)
 
 
-def _label(pair: PreferencePair, settings: DpoPairsConfig) -> LabelledPair | str:
+def _label(pair: PreferencePair, settings: DpoPairsConfig, *, reads_bad: bool) -> LabelledPair | str:
     """Return the pair as training reads it, or why it is left out."""
     if pair.weight == 0:
         return "weight 0"
     share = _share_of_a(pair, settings.question)
+    is_bad = share is None and pair.labels.get(settings.question) == "both-bad"
+    both_bad: tuple[int, ...] = ()
     if settings.use_segments and pair.segments:
         swaps = share is not None and share < 0.5
         shares = [_of_chosen(_share_of_label(segment.label), swaps) for segment in pair.segments]
         stretches = tuple((segment.start, segment.stop) for segment in pair.segments)
-    elif share is None:
-        return "both bad" if pair.labels.get(settings.question) == "both-bad" else "no answer to the question"
-    else:
+        both_bad = tuple(number for number, segment in enumerate(pair.segments) if segment.label == "both-bad")
+    elif share is not None:
         swaps, shares, stretches = share < 0.5, [max(share, 1 - share)], ()
+    elif is_bad:
+        swaps, shares, stretches, both_bad = False, [NOBODY], (), (0,)
+    else:
+        return "no answer to the question"
     if settings.ties == "drop":
         shares = [NOBODY if share == 0.5 else share for share in shares]
-    if all(share != share for share in shares):
-        return "tie"
+    both_bad = both_bad if reads_bad else ()
+    if all(share != share for share in shares) and not both_bad:
+        return "both bad" if is_bad else "tie"
     chosen, rejected = reversed(pair.clips) if swaps else pair.clips
-    return LabelledPair(pair.prompt, chosen, rejected, tuple(shares), stretches, pair.weight)
+    return LabelledPair(pair.prompt, chosen, rejected, tuple(shares), stretches, pair.weight, both_bad)
 
 
 def _share_of_a(pair: PreferencePair, question: str) -> float | None:

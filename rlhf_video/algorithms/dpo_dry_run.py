@@ -101,4 +101,5 @@ def _reference(config: DpoConfig) -> str:
 
 def _passes(config: DpoConfig) -> str:
     forward = (2 if config.passes == "joint" else 3) + (0 if config.reference.cache is not None else 2)
+    forward += 2 if config.loss.kind == "kto" else 0  # `look_ahead`
     return f"{config.passes}: {forward} forward and 2 backward passes"

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from rlhf_video.algorithms.dpo_beta import gradient_factor
 from rlhf_video.algorithms.dpo_data import LabelledPair
-from rlhf_video.algorithms.dpo_loss import DpoLossConfig, PairErrors, dpo_loss
+from rlhf_video.algorithms.dpo_loss import DpoLossConfig, PairErrors
 from rlhf_video.algorithms.dpo_rows import Rows
+from rlhf_video.algorithms.kto_loss import kto_reference_point, pair_loss, pair_thumbs
 from rlhf_video.errors import ConfigError
 from rlhf_video.runtime import Distribution
 
@@ -28,6 +29,8 @@ class Table:
     """Shape (rows,)."""
     preference: Tensor
     """Shape (rows, segments), NaN where nobody said."""
+    both_bad: Tensor
+    """Bool, shape (rows, segments)."""
     policy: PairErrors
     reference: PairErrors
 
@@ -45,13 +48,13 @@ class Table:
         tables = []
         for rows, policy, reference, is_fill in parts:
             columns = [rows.pairs.to(rows.sigma), rows.sigma, rows.weight, is_fill.to(rows.sigma)]
-            blocks = [rows.preference, *policy, *reference]
+            blocks = [rows.preference, rows.both_bad.to(rows.sigma), *policy, *reference]
             tables.append(torch.cat([torch.stack(columns, dim=1), *blocks], dim=1).float())
         table = distribution.gather(torch.cat(tables)).cpu()
         table = table[table[:, 3] == 0]
-        preference, *errors = table[:, 4:].split(width, dim=1)
+        preference, both_bad, *errors = table[:, 4:].split(width, dim=1)
         policy, reference = PairErrors(*errors[:2]), PairErrors(*errors[2:])
-        return cls(table[:, 0].long(), table[:, 1], table[:, 2], preference, policy, reference)
+        return cls(table[:, 0].long(), table[:, 1], table[:, 2], preference, both_bad > 0, policy, reference)
 
     def check_finite(self, pairs: tuple[LabelledPair, ...], step: int) -> None:
         """Refuse errors that are not numbers, before they reach the adapter.
@@ -59,7 +62,7 @@ class Table:
         Raises:
             ConfigError: It names the first pair and whose error it is.
         """
-        labelled = ~self.preference.isnan()
+        labelled = ~self.preference.isnan() | self.both_bad
         for name, errors in (("reference", self.reference), ("model", self.policy)):
             for error in errors:
                 bad = (labelled & ~error.isfinite()).any(dim=1)
@@ -74,9 +77,11 @@ class Table:
 
     def terms(self, config: DpoLossConfig, beta: float) -> "Terms":
         """Return losses and margins, with the preferred clip of every segment where "chosen" stands."""
-        terms = dpo_loss(
-            self.policy, self.reference, preference=self.preference, sigma=self.sigma, config=config, beta=beta
-        )
+        point = self.reference_point(config, beta)
+        terms = pair_loss(
+            self.policy, self.reference, preference=self.preference, both_bad=self.both_bad, sigma=self.sigma,
+            config=config, beta=beta, reference_point=point,
+        )  # fmt: skip
         margin = torch.where(self.preference < 0.5, -terms.margin, terms.margin)
         unsaid = self.preference.isnan()
         margin = margin.masked_fill(unsaid, torch.nan)
@@ -88,7 +93,21 @@ class Table:
             preferred_gain=preferred,
             other_gain=other,
             is_right=is_right.masked_fill(unsaid | (self.preference == 0.5), torch.nan),
+            judged=self.clip_gains() if config.kind == "kto" else margin,
+            reference_point=point,
         )
+
+    def clip_gains(self) -> Tensor:
+        """Return the gains of both members, shape (rows, 2 x segments), NaN where a clip has no thumb."""
+        gain = torch.cat(self.reference, dim=1) - torch.cat(self.policy, dim=1)
+        thumbs = torch.cat(pair_thumbs(self.preference, self.both_bad), dim=1)
+        return gain.masked_fill(thumbs.isnan(), torch.nan)
+
+    def reference_point(self, config: DpoLossConfig, beta: float) -> Tensor:
+        """Return kto's z of these rows, scalar; 0 for any other kind."""
+        if config.kind != "kto":
+            return torch.zeros(())
+        return kto_reference_point(self.clip_gains(), sigma=self.sigma, config=config, beta=beta)
 
     def by_preference(self, values: PairErrors) -> tuple[Tensor, Tensor]:
         """Return numbers of both members as those of the preferred clip and of the other, NaN where nobody said.
@@ -115,6 +134,10 @@ class Terms:
     """The same on the other clip."""
     is_right: Tensor
     """1 where the margin agrees with the label, 0.5 where it is exactly 0; NaN for ties too."""
+    judged: Tensor
+    """What the loss puts into its sigmoid: the margin; for kto the gains of both clips, shape (rows, 2 x segments)."""
+    reference_point: Tensor
+    """kto's z, scalar; 0 for any other kind."""
 
 
 def step_metrics(table: Table, config: DpoLossConfig, beta: float) -> dict[str, float]:
@@ -126,7 +149,8 @@ def step_metrics(table: Table, config: DpoLossConfig, beta: float) -> dict[str, 
         beta: Of the step.
     """
     terms = table.terms(config, beta)
-    factor = gradient_factor(terms.margin, sigma=table.sigma, config=config, beta=beta)
+    point = float(terms.reference_point)
+    factor = gradient_factor(terms.judged, sigma=table.sigma, config=config, beta=beta, reference_point=point)
     numbers = {
         "loss/dpo": float((table.weight * terms.loss).mean()),
         "dpo/accuracy": _mean(terms.is_right),
@@ -136,6 +160,10 @@ def step_metrics(table: Table, config: DpoLossConfig, beta: float) -> dict[str, 
         "dpo/gradient_factor": _mean(factor),
         "dpo/beta": beta,
     }
+    if config.kind == "kto":
+        numbers["dpo/reference_point"] = point
+    if table.both_bad.any():
+        numbers["dpo/both_bad_gain"] = _mean(table.clip_gains()[torch.cat([table.both_bad] * 2, dim=1)])
     return numbers | margin_bins(terms.margin, table.sigma, prefix="dpo")
 
 

@@ -35,6 +35,12 @@ def dpo_story(config: DpoConfig, trained: Trained, reading: HeldOutReading | Non
         f"{' with a factor 1/2' if loss.half else ''}; {config.draws_per_pair} draws of noise a pair and step, shared "
         f"by both clips; reference: {_REFERENCES[config.reference.kind]}."
     ]
+    if loss.kind == "kto":
+        bad = sum(bool(pair.both_bad) for pair in labelled.pairs)
+        notes.append(
+            f"Each pair is two thumbs: the preferred clip up, the other down; in {bad} of {len(labelled)} pairs both "
+            "clips, or both of a stretch, are down."
+        )
     if config.reference.kind == "merged":
         notes.append("The published adapter holds the start adapter too; 'start' in the table is the base with it.")
     if reading is not None:
@@ -46,7 +52,9 @@ def dpo_story(config: DpoConfig, trained: Trained, reading: HeldOutReading | Non
     return Story(
         method="dpo",
         title="Preference optimisation",
-        sentence="Video-DPO on preference pairs (arXiv:2311.12908, arXiv:2501.13918)",
+        sentence="KTO on the thumbs of preference pairs (arXiv:2402.01306, arXiv:2404.04465)"
+        if loss.kind == "kto"
+        else "Video-DPO on preference pairs (arXiv:2311.12908, arXiv:2501.13918)",
         data=f"{len(labelled)} pairs of {len(trained.world.suites.train)} prompts from {labelled.store.path.name} "
         f"(sha256 {file_sha256[:12]})",
         curves=_curves(),
@@ -102,7 +110,7 @@ def _curves() -> tuple[CurveView, ...]:
             metrics={"preferred": "dpo/chosen_gain", "others": "dpo/rejected_gain"},
         ),
         CurveView(title="Margin by noise level", y_label="margin", metrics=bins),
-        CurveView(title="Gradient factor", y_label="sigmoid(-logit)", metrics={"mean": "dpo/gradient_factor"}),
+        CurveView(title="Gradient factor", y_label="multiplies the gradient", metrics={"mean": "dpo/gradient_factor"}),
         CurveView(title="Beta", y_label="beta", metrics={"beta": "dpo/beta"}),
         CurveView(title="Gradient norm", y_label="before clipping", metrics={"adapter": "grad/norm"}),
     )

@@ -94,6 +94,7 @@ class EncodedPairs:
             torch.tensor([number for _, number in wanted]),
             sigma.to(backbone.device),
             torch.tensor([self.padded(pair.preference) for pair in pairs]).to(backbone.device),
+            torch.tensor([self.bad(pair) for pair in pairs]).to(backbone.device),
             torch.tensor([pair.weight / self._mean_weight for pair in pairs]).to(backbone.device),
             tuple(group([i for i, other in enumerate(kinds) if other == kind]) for kind in dict.fromkeys(kinds)),
         )
@@ -107,6 +108,10 @@ class EncodedPairs:
     def padded(self, preference: Sequence[float]) -> list[float]:
         """Return one number for each segment of the widest pair, NaN behind the last one."""
         return [*preference, *([NOBODY] * (self.num_segments - len(preference)))]
+
+    def bad(self, pair: LabelledPair) -> list[bool]:
+        """Return which segments of the widest pair show two bad clips."""
+        return [number in pair.both_bad for number in range(self.num_segments)]
 
 
 def latent_membership(stretch: tuple[int, int], length: int, spec: BackboneSpec) -> Tensor:

@@ -5,7 +5,7 @@ every step, batch and process, so a reference's error at it can be kept. Both cl
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -83,9 +83,15 @@ class Rows:
     """Noise levels, shape (rows,)."""
     preference: Tensor
     """Probability that "chosen" is better, NaN where nobody said, shape (rows, segments)."""
+    both_bad: Tensor
+    """Whether both clips are bad, as kto reads it; bool, shape (rows, segments), never where there is a preference."""
     weight: Tensor
     """How often a row counts, mean 1 over the pairs of the run, shape (rows,)."""
     groups: tuple[Group, ...]
+
+    def without_latents(self) -> "Rows":
+        """Return what is known of the rows without what takes memory."""
+        return replace(self, groups=())
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from rlhf_video.algorithms.dpo_clips import Deal, PairClips
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.dpo_data import PairParts
@@ -117,6 +120,18 @@ class Trained:
         count, fixed = self.config.draws_per_pair, self.config.reference.fixed_draws
         numbers = [(index, visit * count + number) for index, visit in visits for number in range(count)]
         return self.pairs.rows([(i, n if fixed is None else n % fixed) for i, n in numbers], self.draw)
+
+    def piece(self, visits: Sequence[tuple[int, int]], places: Sequence[int]) -> tuple[Rows, Tensor]:
+        """Return a process's micro-batch, and which of its rows only fill a share up: computed, not counted.
+
+        Args:
+            visits: (index of a pair, number of its visit) over the global batch.
+            places: In the global batch, from `cut_padded`.
+        """
+        count = len(visits)
+        rows = self.rows([visits[place % count] for place in places])
+        is_fill = torch.tensor([place >= count for place in places for _ in range(self.config.draws_per_pair)])
+        return rows, is_fill.to(rows.sigma.device)
 
     def reference_errors(self, rows: Rows) -> PairErrors:
         """Return the reference's errors: looked up, or computed now."""

@@ -131,6 +131,7 @@ class HeldOutPairs:
             self._levels.repeat(count),
             torch.ones(count * draws),
             preference.repeat_interleave(draws, dim=0),
+            torch.zeros_like(preference, dtype=torch.bool).repeat_interleave(draws, dim=0),
             *(PairErrors(value[:, 0], value[:, 1]) for value in errors),
         )
 

@@ -14,6 +14,7 @@ from rlhf_video.algorithms.dpo_loss import (
     DpoLossConfig,
     DpoTerms,
     PairErrors,
+    dpo_loss,
     label_target,
     logit_per_beta,
     mean_where,
@@ -27,6 +28,19 @@ class PairThumbs(NamedTuple):
     """Shape (rows, segments)."""
     rejected: Tensor
     """The same for the other member; two disliked clips are a pair that is both bad."""
+
+
+def pair_thumbs(preference: Tensor, both_bad: Tensor) -> PairThumbs:
+    """Return what the labels of pairs say of single clips.
+
+    The preferred clip is liked and the other disliked, both with the label's probability; two bad clips are disliked.
+
+    Args:
+        preference: Probability in [0, 1] that "chosen" is the better clip, shape (rows, segments); NaN where nobody
+            said.
+        both_bad: Whether both clips are bad, bool, of the same shape.
+    """
+    return PairThumbs(*(share.masked_fill(both_bad, 0.0) for share in (preference, 1 - preference)))
 
 
 class KtoTerms(NamedTuple):
@@ -100,6 +114,43 @@ def kto_pair_loss(
     )
     chosen_gain, rejected_gain = gain.chunk(2, dim=1)
     return DpoTerms(rows, chosen_gain - rejected_gain, chosen_gain, rejected_gain)
+
+
+def pair_loss(
+    policy: PairErrors,
+    reference: PairErrors,
+    *,
+    preference: Tensor,
+    both_bad: Tensor,
+    sigma: Tensor,
+    config: DpoLossConfig,
+    beta: float,
+    reference_point: Tensor,
+) -> DpoTerms:
+    """Return the loss of any kind of every row: `dpo_loss`, or `kto_pair_loss` with the pair's thumbs.
+
+    Args:
+        policy: Errors of the trained model.
+        reference: Errors of the reference at the same noise.
+        preference: Probability in [0, 1] that "chosen" is the better clip, shape (rows, segments), NaN where nobody
+            said.
+        both_bad: Whether both clips are bad, bool, of the same shape; read by kto alone.
+        sigma: Noise level of each row, shape (rows,).
+        config: Kind and conventions.
+        beta: Pull to the reference.
+        reference_point: z of the global batch, scalar; read by kto alone.
+    """
+    if config.kind != "kto":
+        return dpo_loss(policy, reference, preference=preference, sigma=sigma, config=config, beta=beta)
+    return kto_pair_loss(
+        policy,
+        reference,
+        thumbs=pair_thumbs(preference, both_bad),
+        sigma=sigma,
+        config=config,
+        beta=beta,
+        reference_point=reference_point,
+    )
 
 
 def kto_reference_point(gain: Tensor, *, sigma: Tensor, config: DpoLossConfig, beta: float) -> Tensor:

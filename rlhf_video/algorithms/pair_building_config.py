@@ -51,8 +51,8 @@ class SaveConfig:
     """video: lossless FFV1 in .mkv, the 8-bit pixels that were scored. latents: .safetensors with the tensor "latents"
     (channels, latent_frames, latent_height, latent_width), normalised, which training need not encode again."""
     latents_type: Literal["float32", "float16", "bfloat16", "float8_e4m3fn"] = "float32"
-    """Of latents; what was rounded is scored. float8_e4m3fn halves float16 at a relative rounding error of at most 1/16:
-    for latents of unit variance, noise of about 0.03."""
+    """Of latents; what was rounded is scored. float8_e4m3fn halves float16: rounding of at most 1/16, noise of
+    about 0.03 on latents of unit variance."""
 
 
 @dataclass(frozen=True, kw_only=True)

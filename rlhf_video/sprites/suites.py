@@ -10,6 +10,8 @@ from rlhf_video.sprites.grammar import Scene, Split, one_object_scenes, random_s
 
 SIZES: dict[Split, tuple[int, int]] = {"train": (200, 40), "validation": (40, 8), "test": (60, 12)}
 """Prompts with one and with two objects in each file; few with two, which the built-in model never gets right."""
+NUM_PAIR_PROMPTS = 480
+"""Prompts that the clips of assets/sprite-pairs were made for: of the 603 train combinations of one object."""
 _SEED = 2405
 
 
@@ -25,15 +27,20 @@ def suite(split: Split) -> list[str]:
     return [prompt for group in groups for prompt in group]
 
 
+def pair_suite() -> list[str]:
+    """Return the prompts of preference pairs: distinct train combinations of one object, many rather than often."""
+    rng = np.random.default_rng((_SEED, NUM_PAIR_PROMPTS))
+    scenes = one_object_scenes("train")
+    return [scenes[i].prompt for i in rng.permutation(len(scenes))[:NUM_PAIR_PROMPTS]]
+
+
 def write_suites(folder: Path) -> None:
-    """Write sprite-train.txt, sprite-validation.txt and sprite-test.txt."""
+    """Write sprite-train.txt, sprite-validation.txt, sprite-test.txt and, of train combinations, sprite-pairs.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split in SIZES:
-        lines = [
-            f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`.",
-            *suite(split),
-        ]
-        (folder / f"sprite-{split}.txt").write_text("\n".join(lines) + "\n")
+    files = {split: (split, suite(split)) for split in SIZES} | {"pairs": ("train", pair_suite())}
+    for name, (split, prompts) in files.items():
+        title = f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`."
+        (folder / f"sprite-{name}.txt").write_text("\n".join([title, *prompts]) + "\n")
 
 
 def _distinct(scenes: Iterator[Scene]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_on_the_cpu_the_reason_is_the_device_or_the_package_and_not_the_window(m
 def test_every_extra_is_either_complete_or_comes_with_its_command() -> None:
     (extras,) = (section for section in doctor.examine() if section.title == "Extras")
     assert {finding.name for finding in extras.findings} == {
-        *("datasets", "deepspeed", "eval", "arena", "arena-pg", "trl", "dev"),
+        *("datasets", "deepspeed", "arena", "arena-pg", "trl", "dev"),
     }
     for finding in extras.findings:
         assert finding.status == "ok" or finding.remedy == f'pip install -c constraints.txt -e ".[{finding.name}]"'

@@ -1,8 +1,9 @@
 """A tiny but real run: WanPipeline folder, closed-form reward, three prompt files."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,11 +12,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlhf_video.algorithms.clip_maker import ClipMaker
+from rlhf_video.algorithms.dpo import train_step
+from rlhf_video.algorithms.dpo_beta import AutoBeta
+from rlhf_video.algorithms.dpo_clips import PairClips, deal_pairs
+from rlhf_video.algorithms.dpo_config import DpoConfig
+from rlhf_video.algorithms.dpo_data import load_parts
+from rlhf_video.algorithms.dpo_loss import DpoLossConfig
+from rlhf_video.algorithms.dpo_metrics import Table, step_metrics
+from rlhf_video.algorithms.dpo_setup import Trained, open_run
+from rlhf_video.algorithms.dry_run import config_folder
 from rlhf_video.algorithms.held_out_error import HeldOutError
+from rlhf_video.backbones import meta_backbone
 from rlhf_video.data import write_lossless
+from rlhf_video.lora import adapter_state
+from rlhf_video.runtime import Distribution, create_accelerator
+from rlhf_video.settings import load_config
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.runs import write_config
 from rlhf_video.testing.tiny_pairs import tiny_clip_pairs
 
+Recipe = dict[str, Any]
+LIGHT = {"rewards": [], "pairs__check_hashes": False}
 SPLITS = {"train": "train", "validation": "heldout"}
 COLOURS = ("red", "blue", "green", "white", "black", "pink")
 
@@ -129,3 +146,54 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     monkeypatch.setattr(ClipMaker, "clips", counted_clips)
     monkeypatch.setattr(HeldOutError, "_measure", counted_measure)
     return counts
+
+
+class Steps(NamedTuple):
+    """What a few optimiser steps left."""
+
+    trained: Trained
+    metrics: list[dict[str, float]]
+    adapter: dict[str, Tensor]
+
+
+def _opened(recipe: Recipe, folder: Path, **changes: object) -> tuple[DpoConfig, Trained, Callable[[int], Any]]:
+    """Return everything that a step needs, without the validations of a whole run."""
+    config = load_config(DpoConfig, write_config(recipe, folder, **(LIGHT | changes)))
+    parts, spec = load_parts(config), meta_backbone(config_folder(config.backbone)).spec
+    clips = PairClips.find(parts.train, config, spec)
+    deal = deal_pairs(config, clips, spec)
+    run = open_run(config, parts, clips, None, Distribution(create_accelerator()))
+    return config, run.begin(config, deal), deal.visits
+
+
+def _steps(recipe: Recipe, folder: Path, count: int = 2, **changes: object) -> Steps:
+    """Take a few optimiser steps."""
+    config, trained, visits = _opened(recipe, folder, **changes)
+    beta = AutoBeta(config.loss)
+    metrics = [train_step(config, trained, beta, visits(step), step=step) for step in range(count)]
+    return Steps(trained, metrics, adapter_state(trained.world.backbone))
+
+
+@pytest.fixture
+def opened() -> Callable[..., tuple[DpoConfig, Trained, Callable[[int], Any]]]:
+    """Return a function that opens a run of preference optimisation."""
+    return _opened
+
+
+@pytest.fixture
+def steps() -> Callable[..., Steps]:
+    """Return a function that takes optimiser steps of preference optimisation."""
+    return _steps
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> list[Table]:
+    """Return what every optimiser step of preference optimisation knows of its global batch, one table a step."""
+    seen: list[Table] = []
+
+    def recorded(table: Table, config: DpoLossConfig, beta: float) -> dict[str, float]:
+        seen.append(table)
+        return step_metrics(table, config, beta)
+
+    monkeypatch.setattr("rlhf_video.algorithms.dpo.step_metrics", recorded)
+    return seen

@@ -120,3 +120,19 @@ def test_kinds_without_a_sigmoid_are_not_judged() -> None:
     beta = AutoBeta(DpoLossConfig(kind="hinge", beta=5000.0))
     beta.update(margins(1.0), sigma=SIGMA)
     assert beta.saturation_warning() is None
+
+
+def test_a_beta_of_thumbs_is_judged_by_the_slope_around_the_reference_point() -> None:
+    config = DpoLossConfig(kind="kto", beta=5000.0)
+    gains = torch.tensor([[0.04], [0.02], [0.03]])  # all on one side of 0: only against their mean do they differ
+    beta, point = AutoBeta(config), 2500 * 0.03
+    beta.update(gains, sigma=SIGMA, reference_point=point)
+    warning = beta.saturation_warning()
+    assert warning is not None and "67% of the last clips" in warning and "factor of 0.19: set loss.beta" in warning
+    better = float(re.findall(r"gains beta ([\d.]+)", warning)[0])
+    assert better == pytest.approx(2 * math.log(3) / (0.02 / 3), rel=1e-3)
+    slope = gradient_factor(gains, sigma=SIGMA, config=config, beta=5000.0, reference_point=point)
+    assert slope[2, 0] == pytest.approx(0.25) and slope[0, 0] == pytest.approx(math.exp(-25), rel=1e-3)
+    calm = AutoBeta(replace(config, beta=better))
+    calm.update(gains, sigma=SIGMA, reference_point=better / 2 * 0.03)
+    assert calm.saturation_warning() is None

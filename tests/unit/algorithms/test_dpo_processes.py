@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from rlhf_video.runtime import read_metrics
 from rlhf_video.testing import tiny_wan_pipeline
 from rlhf_video.testing.runs import adapter_of, is_trained
 from rlhf_video.testing.tiny_pairs import tiny_clip_pairs
@@ -64,12 +65,16 @@ def train(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["joint", "two_pass, cached", "token budget"])
+@pytest.mark.parametrize("kind", ["joint", "two_pass, cached", "token budget", "kto"])
 def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None:
     changes: dict[str, dict[str, object]] = {
         "joint": {},
         "two_pass, cached": {"passes": "two_pass", "reference": {"fixed_draws": 4, "cache": "kept"}},
         "token budget": {"batch": {"token_budget": 24}},  # three pairs of 8 tokens: one place is filled up
+        "kto": {
+            "loss": {"kind": "kto", "beta": 200.0, "disliked_weight": 0.2, "sft_weight": 2.0},
+            "batch": {"token_budget": 24, "accumulation": 2},
+        },
     }
     name = kind.replace(", ", "-").replace(" ", "-")
     single = train(folder, f"{name}-single", changes=changes[kind])
@@ -80,3 +85,11 @@ def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None
         folder, f"{name}-fsdp2", CLUSTER, changes=changes[kind], ACCELERATE_USE_FSDP="true", FSDP_VERSION="2"
     )
     torch.testing.assert_close(sharded, single, rtol=0, atol=1e-6)
+    if kind == "kto":
+        assert all(points(folder / f"kto-{way}")[-1] > 0.01 for way in ("single", "double", "fsdp2"))
+        assert points(folder / "kto-double") == pytest.approx(points(folder / "kto-single"), abs=1e-5)
+
+
+def points(run: Path) -> list[float | None]:
+    """Return kto's reference point of every step."""
+    return [line["dpo/reference_point"] for line in read_metrics(run) if "loss/dpo" in line]

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -12,48 +13,18 @@ from torch import Tensor
 
 from rlhf_video.algorithms.dpo import train_step
 from rlhf_video.algorithms.dpo_beta import AutoBeta
-from rlhf_video.algorithms.dpo_clips import PairClips, deal_pairs
 from rlhf_video.algorithms.dpo_config import DpoConfig
-from rlhf_video.algorithms.dpo_data import load_parts
 from rlhf_video.algorithms.dpo_pairs import latent_membership
 from rlhf_video.algorithms.dpo_rows import pair_errors
-from rlhf_video.algorithms.dpo_setup import Trained, open_run
-from rlhf_video.algorithms.dry_run import config_folder
 from rlhf_video.backbones import load_backbone, meta_backbone
 from rlhf_video.errors import AdapterError
 from rlhf_video.lora import adapter_state, load_adapter, save_adapter
 from rlhf_video.preferences import ClipRecord, PreferencePair, PreferenceStore, SegmentLabel
-from rlhf_video.runtime import Distribution, create_accelerator
 from rlhf_video.settings import load_config
 from rlhf_video.testing.runs import write_config
 
 Recipe = dict[str, Any]
-LIGHT = {"rewards": [], "pairs__check_hashes": False}
-
-
-class Steps(NamedTuple):
-    """What a few optimiser steps left."""
-
-    trained: Trained
-    metrics: list[dict[str, float]]
-    adapter: dict[str, Tensor]
-
-
-def opened(recipe: Recipe, folder: Path, **changes: object) -> tuple[DpoConfig, Trained, Callable[[int], Any]]:
-    """Return everything that a step needs, without the validations of a whole run."""
-    config = load_config(DpoConfig, write_config(recipe, folder, **(LIGHT | changes)))
-    parts, spec = load_parts(config), meta_backbone(config_folder(config.backbone)).spec
-    clips = PairClips.find(parts.train, config, spec)
-    deal = deal_pairs(config, clips, spec)
-    run = open_run(config, parts, clips, None, Distribution(create_accelerator()))
-    return config, run.begin(config, deal), deal.visits
-
-
-def steps(recipe: Recipe, folder: Path, count: int = 2, **changes: object) -> Steps:
-    config, trained, visits = opened(recipe, folder, **changes)
-    beta = AutoBeta(config.loss)
-    metrics = [train_step(config, trained, beta, visits(step), step=step) for step in range(count)]
-    return Steps(trained, metrics, adapter_state(trained.world.backbone))
+Call = Callable[..., Any]
 
 
 @pytest.fixture
@@ -62,7 +33,7 @@ def dpo_recipe(dpo_recipe: Recipe) -> Recipe:
     return dpo_recipe | {"optim": {"learning_rate": 1e-3, "epsilon": 1e-4, "warmup": 0}, "num_steps": 2}
 
 
-def test_the_first_loss_is_log_2_and_every_margin_zero(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_the_first_loss_is_log_2_and_every_margin_zero(steps: Call, dpo_recipe: Recipe, tmp_path: Path) -> None:
     (first, second) = steps(dpo_recipe, tmp_path / "run").metrics
     assert first["loss/dpo"] == pytest.approx(math.log(2), abs=1e-7)
     assert first["dpo/margin"] == first["dpo/chosen_gain"] == first["dpo/rejected_gain"] == 0.0
@@ -71,7 +42,7 @@ def test_the_first_loss_is_log_2_and_every_margin_zero(dpo_recipe: Recipe, tmp_p
     assert second["dpo/margin"] != 0.0
 
 
-def test_both_clips_share_noise_and_level_bit_for_bit(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_both_clips_share_noise_and_level_bit_for_bit(opened: Call, dpo_recipe: Recipe, tmp_path: Path) -> None:
     _, trained, _ = opened(dpo_recipe, tmp_path / "run")
     seen: list[tuple[Tensor, Tensor]] = []
     backbone = trained.world.backbone
@@ -94,14 +65,18 @@ def test_both_clips_share_noise_and_level_bit_for_bit(dpo_recipe: Recipe, tmp_pa
     assert not torch.equal(group.noise[0], group.noise[1]), "another draw of the pair has other noise"
 
 
-def test_noise_depends_on_the_pair_and_the_number_of_the_draw_alone(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_noise_depends_on_the_pair_and_the_number_of_the_draw_alone(
+    opened: Call, dpo_recipe: Recipe, tmp_path: Path
+) -> None:
     _, trained, _ = opened(dpo_recipe, tmp_path / "run", draws_per_pair=1)
     together, alone = trained.rows([(0, 2), (3, 1)]), trained.rows([(3, 1)])
     assert torch.equal(together.groups[0].noise[1], alone.groups[0].noise[0])
     assert torch.equal(together.sigma[1], alone.sigma[0])
 
 
-def test_swapping_the_labels_keeps_the_noise_and_turns_the_gradient(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_swapping_the_labels_keeps_the_noise_and_turns_the_gradient(
+    steps: Call, dpo_recipe: Recipe, tmp_path: Path
+) -> None:
     dpo_recipe["optim"] = {"learning_rate": 1e-3, "epsilon": 1.0, "weight_decay": 1e-9, "max_grad_norm": 1e9}
     given = steps(dpo_recipe, tmp_path / "given", 1)
     store = PreferenceStore(tmp_path / "pairs" / "train.jsonl")
@@ -130,14 +105,16 @@ def test_swapping_the_labels_keeps_the_noise_and_turns_the_gradient(dpo_recipe: 
     ],
     ids=["four pieces", "two pieces", "two passes", "two passes of one pair", "no recomputing"],
 )
-def test_what_saves_memory_changes_nothing(dpo_recipe: Recipe, tmp_path: Path, changes: dict[str, object]) -> None:
+def test_what_saves_memory_changes_nothing(
+    steps: Call, dpo_recipe: Recipe, tmp_path: Path, changes: dict[str, object]
+) -> None:
     plain = steps(dpo_recipe, tmp_path / "plain")
     other = steps(dpo_recipe, tmp_path / "other", **changes)
     torch.testing.assert_close(other.adapter, plain.adapter, rtol=0, atol=1e-6)
     assert other.metrics[1]["loss/dpo"] == pytest.approx(plain.metrics[1]["loss/dpo"], abs=1e-6)
 
 
-def test_a_reference_kept_on_disk_is_the_computed_one(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_reference_kept_on_disk_is_the_computed_one(steps: Call, dpo_recipe: Recipe, tmp_path: Path) -> None:
     dpo_recipe |= {"reference": {"fixed_draws": 4}, "draws_per_pair": 1}
     one_row = {"batch__accumulation": 4, "validation__batch": 1}  # as many rows a pass, so no rounding differs
     plain = steps(dpo_recipe, tmp_path / "plain", **one_row)
@@ -146,7 +123,9 @@ def test_a_reference_kept_on_disk_is_the_computed_one(dpo_recipe: Recipe, tmp_pa
     assert cached.metrics == plain.metrics
 
 
-def test_a_reference_kept_on_disk_is_the_computed_one_up_to_rounding(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_reference_kept_on_disk_is_the_computed_one_up_to_rounding(
+    steps: Call, dpo_recipe: Recipe, tmp_path: Path
+) -> None:
     dpo_recipe |= {"reference": {"fixed_draws": 4}, "num_steps": 6}  # every pair is visited twice, at other draws
     plain = steps(dpo_recipe, tmp_path / "plain")
     cached = steps(dpo_recipe, tmp_path / "cached", reference__cache=str(tmp_path / "kept"))
@@ -159,7 +138,7 @@ def test_a_reference_kept_on_disk_is_the_computed_one_up_to_rounding(dpo_recipe:
 
 
 def test_later_runs_reuse_what_is_kept_until_anything_changes(
-    dpo_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    opened: Call, start_adapter: Call, dpo_recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def computed(name: str, **changes: object) -> tuple[int, int]:
         """Return the first computed draw and for how many pairs."""
@@ -189,8 +168,13 @@ def test_later_runs_reuse_what_is_kept_until_anything_changes(
     assert computed("clip", pairs__train=str(other.path)) == (0, 1)
 
 
-def start_adapter(recipe: Recipe, folder: Path, *, rank: int = 2) -> Path:
-    """Write an adapter of the recipe's base that does something."""
+@pytest.fixture
+def start_adapter(steps: Call) -> Call:
+    """Return a function that writes an adapter of a recipe's base that does something."""
+    return partial(write_start_adapter, steps)
+
+
+def write_start_adapter(steps: Call, recipe: Recipe, folder: Path, *, rank: int = 2) -> Path:
     backbone = load_backbone(recipe["backbone"])
     made = steps(recipe, folder / "made", 1, lora__rank=rank, lora__alpha=float(2 * rank), optim__learning_rate=0.05)
     metadata = {"base": recipe["backbone"]}
@@ -199,7 +183,9 @@ def start_adapter(recipe: Recipe, folder: Path, *, rank: int = 2) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])
-def test_training_from_an_adapter_starts_at_its_reference(dpo_recipe: Recipe, tmp_path: Path, kind: str) -> None:
+def test_training_from_an_adapter_starts_at_its_reference(
+    steps: Call, start_adapter: Call, dpo_recipe: Recipe, tmp_path: Path, kind: str
+) -> None:
     folder = start_adapter(dpo_recipe, tmp_path)
     dpo_recipe["reference"] = {"kind": kind, "start_adapter": str(folder)}
     done = steps(dpo_recipe, tmp_path / kind, 2)
@@ -227,7 +213,9 @@ def test_training_from_an_adapter_starts_at_its_reference(dpo_recipe: Recipe, tm
         torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-6)
 
 
-def test_a_frozen_adapter_is_untouched_while_the_policy_trains(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_frozen_adapter_is_untouched_while_the_policy_trains(
+    opened: Call, start_adapter: Call, dpo_recipe: Recipe, tmp_path: Path
+) -> None:
     folder = start_adapter(dpo_recipe, tmp_path)
     dpo_recipe["reference"] = {"kind": "adapter", "adapter": str(folder)}
     config, trained, visits = opened(dpo_recipe, tmp_path / "run")
@@ -239,7 +227,9 @@ def test_a_frozen_adapter_is_untouched_while_the_policy_trains(dpo_recipe: Recip
         assert torch.equal(then, now)
 
 
-def test_an_adapter_of_another_base_or_of_a_larger_rank_is_refused(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_or_of_a_larger_rank_is_refused(
+    opened: Call, start_adapter: Call, dpo_recipe: Recipe, tmp_path: Path
+) -> None:
     folder = start_adapter(dpo_recipe, tmp_path, rank=6)
     dpo_recipe["reference"] = {"kind": "adapter", "start_adapter": str(folder)}
     with pytest.raises(AdapterError, match=r"rank 6 does not fit lora.rank=4: set lora.rank=6"):
@@ -262,7 +252,7 @@ def test_stretches_of_frames_become_shares_of_latent_frames(dpo_recipe: Recipe) 
     assert latent_membership((5, 8), 3, spec).tolist() == [0.0, 0.0, 0.75]
 
 
-def test_segments_soft_labels_and_weights_reach_the_loss(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_segments_soft_labels_and_weights_reach_the_loss(opened: Call, dpo_recipe: Recipe, tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "pairs" / "train.jsonl")
     plain = store.read()
     segments = (SegmentLabel(start=0, stop=1, label="B"), SegmentLabel(start=1, stop=5, label="A"))
@@ -283,7 +273,7 @@ def test_segments_soft_labels_and_weights_reach_the_loss(dpo_recipe: Recipe, tmp
     assert rows.groups[0].segments[0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
-def test_clips_may_be_latents_already(dpo_recipe: Recipe, tmp_path: Path) -> None:
+def test_clips_may_be_latents_already(opened: Call, dpo_recipe: Recipe, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from rlhf_video.data import sha256_file

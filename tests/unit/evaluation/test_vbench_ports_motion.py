@@ -1,6 +1,7 @@
 """Ports of VBench's dimensions of motion, picture quality and text: what they refuse, skip and never depend on."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from evaluation.ports.musiq import Musiq, MusiqSizes
 from evaluation.ports.overall_consistency import OverallConsistency
 from evaluation.ports.temporal_style import TemporalStyle
 from evaluation.ports.viclip import ViClip, ViClipSizes
+from evaluation.ports.weights import CACHE_VARIABLE
 from rewards import dynamic_degree
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
@@ -96,6 +98,17 @@ def test_weights_bound_to_noncommercial_use_ask_for_consent() -> None:
     for name in ("amt_s", "musiq_spaq"):
         with pytest.raises(RewardError, match="accept_licence"):
             resolve(name)
+
+
+def test_the_flow_model_is_found_where_vbench_unpacks_it(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(RewardError, match=r"raft_model/models/raft-things\.pth"):
+        DynamicDegree()
+    (tmp_path / "raft_model" / "models").mkdir(parents=True)
+    shutil.copy(files["raft"], tmp_path / "raft_model" / "models" / "raft-things.pth")
+    assert DynamicDegree().spec.weights == ("raft_things",)
 
 
 @pytest.mark.parametrize("port", [DynamicDegree, MotionSmoothness, ImagingQuality])

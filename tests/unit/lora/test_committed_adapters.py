@@ -12,6 +12,7 @@ from safetensors import safe_open
 ADAPTERS = sorted(path.parent for path in Path("adapters").glob("*/pytorch_lora_weights.safetensors"))
 
 COMMANDS = {
+    "sprite-wan-dpo": "`python rlhf_video/train_dpo.py`",
     "sprite-wan-reward-bp": "train_reward_bp.py",
     "sprite-wan-window-recovery": "train_sft.py --config configs/sft/sprite-recovery.yaml",
 }
@@ -26,7 +27,7 @@ def _clip(pipeline: WanPipeline) -> torch.Tensor:
 
 
 def test_the_adapters_of_the_readme_are_there() -> None:
-    assert [path.name for path in ADAPTERS] == ["sprite-wan-reward-bp", "sprite-wan-window-recovery"]
+    assert [path.name for path in ADAPTERS] == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("folder", ADAPTERS, ids=lambda path: path.name)
@@ -69,9 +70,13 @@ def test_the_page_on_attention_states_what_the_card_of_window_recovery_measured(
     assert untrained in Path("README.md").read_text()
 
 
-def test_the_readme_states_what_the_card_of_the_quickstarts_adapter_measured() -> None:
-    card, readme = (Path(file).read_text() for file in ("adapters/sprite-wan-reward-bp/README.md", "README.md"))
+@pytest.mark.parametrize(
+    ("adapter", "chapter"), [("sprite-wan-reward-bp", "## Two commands"), ("sprite-wan-dpo", "## Video-DPO")]
+)
+def test_the_readme_states_what_the_card_of_seed_0_measured(adapter: str, chapter: str) -> None:
+    card = Path(f"adapters/{adapter}/README.md").read_text()
+    readme = Path("README.md").read_text().split(chapter, 1)[1]
     row = re.search(r"judge/all +\| +(\S+) \| +(\S+) \| +(\S+) \[(\S+), (\S+)\]", card)
     assert row is not None
-    base, adapter, gain, low, high = (100 * float(number) for number in row.groups())
-    assert f"| 0 | {base:.1f}% | {adapter:.1f}% | {gain:+.1f} [{low:+.1f}, {high:+.1f}] |" in readme
+    before, after, gain, low, high = (100 * float(number) for number in row.groups())
+    assert f"| 0 | {before:.1f}% | {after:.1f}% | {gain:+.1f} [{low:+.1f}, {high:+.1f}] |" in readme

@@ -16,7 +16,7 @@ from rlhf_video.sprites.grammar import (
     random_scenes,
     swap_one_attribute,
 )
-from rlhf_video.sprites.suites import SIZES, suite
+from rlhf_video.sprites.suites import NUM_PAIR_PROMPTS, SIZES, pair_suite, suite
 
 
 @given(seed=st.integers(0, 2**32 - 1), split=st.sampled_from(["train", "validation", "test"]))
@@ -57,6 +57,12 @@ def test_the_committed_suite_is_what_the_grammar_writes(split: Split) -> None:
     assert list(prompts) == suite(split)
     assert len(prompts) == sum(SIZES[split])
     assert {parse_prompt(prompt).split for prompt in prompts} == {split}
+
+
+def test_the_prompts_of_pairs_are_train_combinations() -> None:
+    prompts = load_prompts("assets/prompts/sprite-pairs.txt").prompts
+    assert list(prompts) == pair_suite() and len(prompts) == NUM_PAIR_PROMPTS
+    assert {parse_prompt(prompt).split for prompt in prompts} == {"train"}
 
 
 @pytest.mark.parametrize(
