@@ -120,7 +120,9 @@ def _vbench_dimensions(environment: Environment) -> list[str]:
     cache = vbench_cache()
     lacks = {dimension: missing(dimension, cache, environment) for dimension in FILES}
     ready = ", ".join(dimension for dimension, lacking in lacks.items() if not lacking)
-    waiting = [f"  - {dimension} lacks {'; '.join(lacking)}" for dimension, lacking in lacks.items() if lacking]
+    absent = dict.fromkeys(one for lacking in lacks.values() for one in lacking)
+    users = {one: ", ".join(dimension for dimension, lacking in lacks.items() if one in lacking) for one in absent}
+    waiting = [f"  - for {dimensions}: {one}" for one, dimensions in users.items()]
     return [f"  + can run with the weights in {cache}: {ready}", *waiting]
 
 

@@ -6,7 +6,6 @@ that OpenCV, decord and PyAV decode the same pixels.
 """
 
 import gzip
-import importlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,9 @@ import pytest
 import torch
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, Metric
+from evaluation.metric_catalogue import CATALOGUE
 from evaluation.ports.random_weights import ClipSizes, aesthetic_state, clip_state, random_clip, write_torchscript
+from evaluation.registry import build_metric
 from evaluation.vbench_official import VBenchOfficial
 from rewards import random_weights
 from rewards.errors import RewardError
@@ -32,7 +33,7 @@ DIMENSIONS = (
     "appearance_style",
 )
 """Those whose weights are small, or exist in a small size; the others need hundreds of millions of parameters."""
-PORTS = tuple(name for name in DIMENSIONS if importlib.util.find_spec(f"evaluation.ports.{name}") is not None)
+PORTS = tuple(name for name in DIMENSIONS if CATALOGUE.get(name, "").startswith("evaluation.ports."))
 SMALL = {"width": 128, "layers": 2, "text_width": 128, "text_layers": 2}
 CLIPS = {"lively": ((3, 128, 144), 1.0), "calm": ((5, 136, 128), 0.3)}
 """Name -> frames, height and width; contrast. RAFT sees nothing below 128 pixels."""
@@ -106,21 +107,29 @@ def make_clip(path: Path, shape: tuple[int, int, int], contrast: float) -> Decod
 def originals(environment: Environment, cache: Path, clips: dict[str, DecodedClip]) -> dict[str, dict[str, ClipScore]]:
     """Return what the original says: dimension -> clip -> score."""
     assert environment.has("vbench")
-    metrics = {name: VBenchOfficial(name, cache_dir=cache, device="cpu") for name in DIMENSIONS}
+    metrics = {name: original(name, cache) for name in DIMENSIONS}
     return {
         dimension: {name: metric.score(clip) for name, clip in clips.items()} for dimension, metric in metrics.items()
     }
 
 
+def original(dimension: str, cache: Path) -> Metric:
+    options = {"dimension": dimension, "cache_dir": cache}
+    metric = build_metric("vbench_official", None, options, device="cpu").metric
+    assert isinstance(metric, VBenchOfficial)
+    return metric
+
+
 def port(dimension: str, cache: Path, tokenizer: Path) -> Metric:
     """Return our port of a dimension, with the original's weight files and words."""
-    module = importlib.import_module(f"evaluation.ports.{dimension}")
-    options = {"weights": cache / FILES[dimension][-1][1]} if FILES[dimension] else {}
+    options: dict[str, object] = {}
+    if FILES[dimension]:
+        options["weights"] = cache / FILES[dimension][-1][1]
     if dimension == "aesthetic_quality":
         options["clip_weights"] = cache / FILES[dimension][0][1]
     if dimension == "appearance_style":
         options["tokenizer"] = tokenizer
-    metric = vars(module)["".join(word.capitalize() for word in dimension.split("_"))](**options)
+    metric = build_metric(dimension, None, options, device="cpu").metric
     assert isinstance(metric, Metric)
     return metric
 
@@ -142,6 +151,10 @@ def test_original_scores_every_clip_and_sees_its_pixels(originals: dict[str, dic
     assert set(degrees.values()) == {0.0, 1.0}, originals["dynamic_degree"]
 
 
+def test_every_port_is_compared() -> None:
+    assert set(PORTS) == set(DIMENSIONS)
+
+
 @pytest.mark.parametrize("dimension", PORTS)
 def test_port_is_the_original(
     dimension: str,
@@ -152,10 +165,10 @@ def test_port_is_the_original(
 ) -> None:
     ours = port(dimension, cache, tokenizer)
     for name, clip in clips.items():
-        original, score = originals[dimension][name], ours.score(clip)
-        assert score.values[dimension] == pytest.approx(original.values[dimension], rel=TOLERANCE), name
-        if original.curves:
-            assert score.curves[dimension] == pytest.approx(original.curves[dimension], rel=TOLERANCE), name
+        theirs, score = originals[dimension][name], ours.score(clip)
+        assert score.values[dimension] == pytest.approx(theirs.values[dimension], rel=TOLERANCE), name
+        if theirs.curves:
+            assert score.curves[dimension] == pytest.approx(theirs.curves[dimension], rel=TOLERANCE), name
 
 
 def test_clip_that_cannot_be_read_fails_and_the_next_is_scored(
@@ -175,5 +188,5 @@ def test_clip_that_cannot_be_read_fails_and_the_next_is_scored(
 def test_what_is_missing_is_said_before_anything_runs(environment: Environment, cache: Path) -> None:
     with pytest.raises(RewardError, match=r"musiq_spaq_ckpt.*curl"):
         VBenchOfficial("imaging_quality", cache_dir=cache)
-    with pytest.raises(RewardError, match="--with detectron2"):
+    with pytest.raises(RewardError, match=r"grit_b_densecap_objectdet.*curl"):
         VBenchOfficial("object_class", cache_dir=cache)

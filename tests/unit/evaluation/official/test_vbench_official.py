@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ import torch
 
 from evaluation import vbench_official
 from evaluation.base import ClipEntry, DecodedClip, Metric, SkipClipError
+from evaluation.registry import NamedMetric
+from evaluation.runner import score_clips, system_scores
+from evaluation.store import ResultStore
 from evaluation.vbench_official import FACT_KEYS, UNITS, VBenchOfficial
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
@@ -183,6 +187,21 @@ def test_dimension_that_kills_the_worker_fails_alone_and_is_not_asked_again(
     with pytest.raises(ItemError, match=r"quarantined: .*died of signal"):
         build("dynamic_degree").score(poison)
     assert build("dynamic_degree").score(clip(tmp_path)).values == {"dynamic_degree": 0.25}
+
+
+def test_run_goes_on_where_a_dimension_kills_the_worker(build: Build, tmp_path: Path) -> None:
+    good = clip(tmp_path).entry
+    entries = [dataclasses.replace(good, prompt="die", sha256="1"), dataclasses.replace(good, sha256="2")]
+    dimensions = ("temporal_style", "subject_consistency")
+    metrics = [NamedMetric(name, build(name), key=name) for name in dimensions]
+    with ResultStore(tmp_path / "results") as store:
+        score_clips(entries, metrics, store)
+        scores = system_scores("a model", entries, metrics, store)
+    killed, other = (f"{name}/{name}" for name in dimensions)
+    assert scores.statuses == {killed: ("failed", "ok"), other: ("ok", "ok")}
+    assert "died of signal" in scores.reasons[killed][0]
+    assert scores.values[killed][1] == 0.25 and math.isnan(scores.values[killed][0])
+    assert scores.coverage(killed) == 0.5 and scores.coverage(other) == 1.0
 
 
 def test_checkpoint_with_settings_is_read_and_none_of_them_is_built(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ python = ["{sys.version_info.major}.{sys.version_info.minor}"]
 needs = ""
 first = ["alpha==1.0"]
 packages = []
+[[builds]]
+name = "beta"
+source = "./nowhere"
+purpose = "scores of boats"
 [health]
 code = "import alpha"
 """
@@ -118,6 +122,15 @@ def test_environment_is_made_and_doctor_shows_it(
     assert cli.main(["rewards", "doctor"]) == 0
     shown = capsys.readouterr().out
     assert str(made) in shown and "health check passes" in shown and "raft_large" in shown
+    assert "beta is not built (scores of boats): rlhf-video rewards env create toy --with beta" in shown
+    wheel = wheels / "beta-1.0-py3-none-any.whl"
+    assert cli.main(["rewards", "env", "create", "toy", "--with", f"beta={wheel}"]) == 0
+    assert "built            beta, for scores of boats" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["rewards", "env", "create", "toy", "--with", "gamma"])
+    assert "nothing called 'gamma'" in capsys.readouterr().err
+    assert cli.main(["rewards", "doctor"]) == 0
+    assert "beta, built from source" in capsys.readouterr().out
     next(made.glob("lib/python*/site-packages/alpha/__init__.py")).write_text("raise ImportError('broken')")
     assert cli.main(["rewards", "doctor"]) == 1
     assert "ImportError: broken" in capsys.readouterr().out
