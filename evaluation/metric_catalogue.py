@@ -30,6 +30,6 @@ CATALOGUE: dict[str, str] = {
     "temporal_flickering": "evaluation.ports.temporal_flickering:TemporalFlickering",
     "temporal_style": "evaluation.ports.temporal_style:TemporalStyle",
     # The original package in its own environment: {name: vbench_official, options: {dimension: scene}}.
-    "vbench_official": "evaluation.vbench_official:VBenchOfficial",
+    "vbench_official": "evaluation.vbench_compat.official:VBenchOfficial",
 }
 """Short name -> "package.module:Class" of a `Metric` or `SetMetric`."""

@@ -5,8 +5,8 @@ Without arguments the built-in sprite model is compared with its reward-backprop
 
 import sys
 
-from evaluation.command_line import parse_request
-from evaluation.commands import execute
+from evaluation.running.command_line import parse_request
+from evaluation.running.commands import execute
 from rlhf_video.errors import exit_on_user_error
 from rlhf_video.runtime import start_logging
 

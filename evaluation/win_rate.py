@@ -4,7 +4,7 @@ python evaluation/win_rate.py --pairs pairs.jsonl --ties half
 python evaluation/win_rate.py --scores base=base.json mine=mine.json --dimension overall --margin 0.1
 """
 
-from evaluation.win_rate_command import parse_request, run, to_text
+from evaluation.win_rates.command import parse_request, run, to_text
 from rlhf_video.errors import exit_on_user_error
 
 

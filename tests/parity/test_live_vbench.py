@@ -19,7 +19,7 @@ from evaluation.base import ClipEntry, ClipScore, DecodedClip, Metric
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.ports.random_weights import ClipSizes, aesthetic_state, clip_state, random_clip, write_torchscript
 from evaluation.registry import build_metric
-from evaluation.vbench_official import VBenchOfficial
+from evaluation.vbench_compat.official import VBenchOfficial
 from rewards import random_weights
 from rewards.errors import RewardError
 from rewards.workers.environments import Environment

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.vbench_files import read_vbench_results, vbench_scores
-from evaluation.vbench_totals import QUALITY_SHARE, TOTALS, VBENCH_DIMENSIONS, total_formula
+from evaluation.vbench_compat.result_files import read_vbench_results, vbench_scores
+from evaluation.vbench_compat.totals import QUALITY_SHARE, TOTALS, VBENCH_DIMENSIONS, total_formula
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "vbench_totals.json").read_text())
 EXACT = 1e-12

@@ -94,7 +94,7 @@ def test_entry_script_answers_help_when_run_by_path(script: Path, tmp_path: Path
 def test_shipped_config_loads_strictly(config: Path) -> None:
     # By rule, configs/<method>/*.yaml hold <Method>Config of rlhf_video.algorithms.<method>; two are no method.
     method = {"pairs": "pair_building"}.get(config.parts[1], config.parts[1])
-    home = "evaluation.suite_config" if method == "evaluation" else f"rlhf_video.algorithms.{method}"
+    home = "evaluation.running.suite_config" if method == "evaluation" else f"rlhf_video.algorithms.{method}"
     module = importlib.import_module(home)
     schema = getattr(module, "".join(word.title() for word in method.split("_")) + "Config")
     assert dataclasses.is_dataclass(load_config(schema, ROOT / config))

@@ -1,0 +1,1 @@
+"""One run of `vbench_run.py`: its config, commands, plan, store, and the scoring itself."""

@@ -1,0 +1,178 @@
+"""What a run would do before it does anything: clips, weights, memory, time."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evaluation.base import ClipEntry, DecodedClip
+from evaluation.prompt_suites import Suite
+from evaluation.registry import NamedMetric, build_metric
+from evaluation.running.metric_building import label_of
+from evaluation.running.runner import is_asked, pending, try_metric
+from evaluation.running.scoring_run import RESULTS
+from evaluation.running.store import ResultStore
+from evaluation.running.suite_config import EvaluationConfig, MetricConfig
+from evaluation.running.systems import declared_size, generation, read_clips, read_suite
+from evaluation.running.weights_state import weight_states
+from rewards.errors import RewardError
+from rlhf_video.algorithms.generate import MANIFEST, describe
+from rlhf_video.data import ClipSize, read_frames
+from rlhf_video.errors import DataError, RlhfVideoError
+from rlhf_video.report.markdown import markdown_table
+from rlhf_video.runtime.memory import peak_memory
+
+_WARM = 1.0  # seconds; a first call below this is repeated, since it holds what is loaded once
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One metric of the plan."""
+
+    label: str
+    family: str
+    to_do: int | None
+    seconds: float | None
+    source: str
+    weights: str
+
+
+def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
+    """Return what generating and scoring would take.
+
+    Args:
+        config: The evaluation.
+        measure: Score one clip by every metric that has no recorded seconds (nothing is stored); else leave it open.
+
+    Raises:
+        RlhfVideoError: The suite, a model folder or a metric's name or option does not fit.
+    """
+    suite = read_suite(config)
+    expected = {name: sum(asked.num_samples for asked in suite.prompts) for name in config.systems}
+    parts = [f"suite       {suite.name}: {len(suite.prompts)} prompts, {sum(expected.values())} clips of all systems"]
+    parts += [_system_lines(config, name, suite, expected[name]) for name in config.systems]
+    clips = _clips_or_problem(config, suite)
+    store = ResultStore(config.output_dir / RESULTS, None)
+    sample = _sample_clip(config, clips)
+    lines = [
+        _metric_line(config, entry, clips, expected, store, sample if measure else None) for entry in config.metrics
+    ]
+    parts += ["", _metric_table(lines), "", _time_text(lines), _memory_text(config, sample)]
+    if isinstance(clips, str):
+        parts.append(f"clips       not ready: {clips}")
+    return "\n".join(parts)
+
+
+def _system_lines(config: EvaluationConfig, name: str, suite: Suite, expected: int) -> str:
+    system = config.systems[name]
+    if system.clips is not None:
+        return f"{name}: {expected} clips in {system.clips}"
+    with tempfile.TemporaryDirectory() as folder:  # a plan writes nothing into the run's own folder
+        configs = generation(config, name, suite, prompt_folder=Path(folder))
+        texts = [describe(part).replace("\n", "\n  ") for part in configs]
+        made = sum(len(list(part.output_dir.glob("*.mp4"))) for part in configs)
+        known = all((part.output_dir / MANIFEST).is_file() for part in configs)
+    state = f"{made} of {expected} clips are made" if known else f"0 of {expected} clips are made"
+    return f"{name}: {state}\n  " + "\n  ".join(texts)
+
+
+def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, tuple[ClipEntry, ...]] | str:
+    try:
+        return read_clips(config, suite)
+    except DataError as error:
+        return str(error)
+
+
+def _metric_line(
+    config: EvaluationConfig,
+    entry: MetricConfig,
+    clips: Mapping[str, tuple[ClipEntry, ...]] | str,
+    expected: Mapping[str, int],
+    store: ResultStore,
+    sample: DecodedClip | None,
+) -> _Line:
+    states = weight_states(entry.name, entry.options)
+    needed = "; ".join(map(str, states))
+    if any(state.path is None for state in states):
+        return _Line(label_of(entry), "", None, None, "not here", needed)
+    try:
+        metric = build_metric(entry.name, entry.label, entry.options, device=config.device)
+    except (RewardError, RlhfVideoError) as error:
+        return _Line(label_of(entry), "", None, None, "cannot be built", str(error))
+    if isinstance(clips, str):
+        seen: list[float] = []
+        to_do = sum(expected.values())
+    else:
+        entries = [item for of_system in clips.values() for item in of_system]
+        asked = [item for item in entries if any(is_asked(item, metric.spec, d) for d in metric.spec.dimensions)]
+        to_do = sum(bool(pending(item, [metric], store)) for item in asked)
+        results = [store.find(item, metric.key) for item in asked]
+        seen = [result.seconds for result in results if result is not None and result.status == "ok"]
+    seconds, source = (sum(seen) / len(seen) if seen else None), "recorded"
+    if seconds is None and sample is not None:
+        seconds, source = _measured(metric, sample), "measured on one clip"
+    return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", needed)
+
+
+def _sample_clip(config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, ...]] | str) -> DecodedClip | None:
+    """Return a clip to measure on: the first one, or noise of the declared size; None where neither is known."""
+    if not isinstance(clips, str):
+        entry = next(item for of_system in clips.values() for item in of_system)
+        return DecodedClip(entry, *read_frames(entry.file))
+    sizes = [declared_size(config, name) for name in config.systems]
+    size = next((size for size in sizes if size is not None), None)
+    if size is None:
+        return None
+    suite = read_suite(config)
+    entry = ClipEntry(file=Path("noise.mp4"), sha256="", prompt=suite.prompts[0].prompt, facts=suite.prompts[0].facts)
+    return DecodedClip(entry, _noise(size), float(config.sampling.fps or 16))
+
+
+def _noise(size: ClipSize) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (size.num_frames, 3, size.height, size.width)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def _measured(named: NamedMetric, clip: DecodedClip) -> float | None:
+    """Return the seconds of one clip; None where the metric cannot score this one."""
+    trial = try_metric(named, clip)
+    if trial.seconds < _WARM:
+        trial = try_metric(named, clip)
+    return None if trial.status == "failed" else trial.seconds
+
+
+def _metric_table(lines: Sequence[_Line]) -> str:
+    rows = [
+        [
+            line.label,
+            line.family,
+            "-" if line.to_do is None else str(line.to_do),
+            "-" if line.seconds is None else f"{line.seconds:.3f}",
+            line.source,
+            line.weights or "none",
+        ]
+        for line in lines
+    ]
+    header = ["metric", "family", "clips to score", "s/clip", "how known", "weights"]
+    return markdown_table(header, rows, align="llrrll").rstrip()
+
+
+def _time_text(lines: Sequence[_Line]) -> str:
+    known = [line for line in lines if line.seconds is not None and line.to_do is not None]
+    total = sum((line.seconds or 0.0) * (line.to_do or 0) for line in known)
+    rest = len(lines) - len(known)
+    more = f", and {rest} metrics whose time is not known" if rest else ""
+    return f"time        {total / 60:.1f} min for scoring on one process{more}; generating shows its pace after a batch"
+
+
+def _memory_text(config: EvaluationConfig, sample: DecodedClip | None) -> str:
+    device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+    peak = f"{peak_memory(device) / _GIB:.2f} GiB at most so far on {device}, with every metric of the table loaded"
+    if sample is None:
+        return f"memory      {peak}"
+    size = sample.frames.numel() * 5  # bytes, and the same in float32
+    return f"memory      {peak}; a decoded clip is {size / _GIB:.3f} GiB of it"

@@ -1,0 +1,1 @@
+"""What VBench defines: its prompt suite, dimensions, totals, result files and the original package as metrics."""

@@ -1,0 +1,1 @@
+"""How often one model wins against another."""

@@ -1,0 +1,164 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.aggregation.comparison import compare_systems, signed_gain
+from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, total_formula
+from rlhf_video.errors import DataError
+from rlhf_video.stats import Interval, cluster_permutation_test, paired_bootstrap
+
+
+def _noise(seed: int, size: int = 40) -> Any:
+    return np.random.default_rng(seed).normal(size=size)
+
+
+def test_change_is_that_of_the_pairs(table: Any) -> None:
+    before, after = _noise(0), _noise(1) + 1.0
+    result = compare_systems(table({"a": before}, system="base", samples=4), table({"a": after}, samples=4))
+    (change,) = result.changes
+    prompts = np.repeat(np.arange(10), 4)
+    assert change.difference == paired_bootstrap(after - before, prompts)
+    assert change.p_value == cluster_permutation_test(after - before, prompts) == change.p_holm
+    assert change.difference.mean == pytest.approx(change.system.mean - change.baseline.mean)
+    assert (change.num_pairs, change.num_unpaired, result.paired_by, result.identical_share) == (40, 0, "seed", 0.0)
+
+
+def test_clear_changes_are_named_by_their_direction(table: Any) -> None:
+    columns = {"sharp": _noise(0), "flicker": _noise(1), "bright": _noise(2), "same": _noise(3)}
+    better = {"flicker": False, "bright": None}
+    after = {"sharp": columns["sharp"] + 3, "flicker": columns["flicker"] + 3, "bright": columns["bright"] + 3}
+    after["same"] = columns["same"] + 0.1 * _noise(4)
+    result = compare_systems(
+        table(columns, system="base", higher_is_better=better), table(after, higher_is_better=better)
+    )
+    assert result.verdict == (
+        "Against base, mine is better on 1 (sharp), worse on 1 (flicker), different on 1 (bright) of 4 scores "
+        "(5% level, Holm)."
+    )
+    gains = {change.column.name: change.gain for change in result.changes}
+    assert gains["flicker"] is not None and gains["flicker"].mean == pytest.approx(-3.0)
+    assert gains["bright"] is None
+
+
+def test_gain_of_a_score_where_lower_is_better_is_mirrored() -> None:
+    assert signed_gain(Interval(-0.2, -0.3, 0.1, 9, 3), False) == Interval(0.2, -0.1, 0.3, 9, 3)
+
+
+def test_holm_counts_every_score(table: Any) -> None:
+    columns = {f"s{number}": _noise(number, 12) for number in range(5)}
+    after = {name: values + 0.8 + 0.6 * _noise(9, 12) for name, values in columns.items()}
+    changes = compare_systems(table(columns, system="base"), table(after)).changes
+    smallest = min(changes, key=lambda change: change.p_value)
+    assert smallest.p_holm == pytest.approx(5 * smallest.p_value)
+
+
+def test_totals_change_by_the_formula_and_carry_dynamic_degree(vbench_table: Any) -> None:
+    base, mine = vbench_table(system="base"), vbench_table(shift=0.02)
+    mine.values["dynamic_degree"][:] -= 0.3
+    result = compare_systems(base, mine, num_resamples=500, num_permutations=500)
+    means = [{name: float(scores.values[name].mean()) for name in VBENCH_DIMENSIONS} for scores in (base, mine)]
+    for total in result.totals:
+        formula = total_formula(total.name)
+        assert total.difference is not None
+        assert total.difference.mean == pytest.approx(formula(means[1]) - formula(means[0]))
+    total = result.totals[-1]
+    assert total.difference is not None and total.difference.low > 0
+    assert total.p_value == pytest.approx(2 / 2**12)
+    assert 0 < total.minimum_detectable < total.difference.mean
+    assert any("rose while dynamic degree changed by -0.28" in warning for warning in result.warnings)
+    assert "Total of vbench-port: +" in result.verdict
+
+
+def test_identical_files_are_nothing_to_compare(vbench_table: Any) -> None:
+    base, mine = (vbench_table(system=name, same_files=True) for name in ("base", "mine"))
+    result = compare_systems(base, mine, num_resamples=200)
+    assert result.identical_share == 1.0
+    assert result.verdict == "mine and base made the same files, byte for byte: there is nothing to compare."
+    assert {change.p_holm for change in result.changes} == {1.0}
+    assert {(change.difference.low, change.difference.high) for change in result.changes} == {(0.0, 0.0)}
+    assert {total.p_value for total in result.totals} == {1.0}
+
+
+def test_shares_that_agree_by_chance_keep_an_interval(table: Any) -> None:
+    ones = {"moves": np.ones(8)}
+    (change,) = compare_systems(table(ones, system="base"), table(ones)).changes
+    assert change.difference.low < -0.2 and change.difference.high > 0.2
+    assert change.p_value == 1.0 and change.minimum_detectable > 0.2
+    (same,) = compare_systems(table(ones, system="base", same_files=True), table(ones, same_files=True)).changes
+    assert (same.difference.low, same.difference.high) == (0.0, 0.0)
+
+
+def test_missing_seeds_fall_back_to_sample_numbers_with_a_warning(table: Any) -> None:
+    base = table({"a": _noise(0)}, system="base", samples=4)
+    for seeds, reason in (([None] * 40, "missing or repeated"), (list(range(100, 140)), "no prompt has a seed")):
+        result = compare_systems(base, table({"a": _noise(1)}, samples=4, seeds=seeds))
+        assert result.paired_by == "sample"
+        assert (result.num_pairs, result.changes[0].num_pairs) == (40, 40)
+        assert any(reason in warning for warning in result.warnings)
+
+
+def test_clips_without_partner_or_value_are_counted(table: Any) -> None:
+    base = table({"a": _noise(0)}, system="base", samples=4)
+    values = _noise(1, 36)
+    values[0] = math.nan
+    result = compare_systems(base, table({"a": values}, samples=4))
+    assert (result.changes[0].num_pairs, result.changes[0].num_unpaired) == (35, 6)
+    assert any("most a with 6" in warning for warning in result.warnings)
+
+
+def test_scores_of_one_system_alone_are_named(table: Any) -> None:
+    base = table({"a": _noise(0), "b": _noise(1), "c": np.full(40, math.nan)}, system="base")
+    result = compare_systems(base, table({"a": _noise(2), "c": _noise(3)}))
+    assert [change.column.name for change in result.changes] == ["a"]
+    assert any("no pair of clips has both values: b, c" in warning for warning in result.warnings)
+
+
+def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
+    columns = {"a": np.zeros(5), "b": np.zeros(5)}
+    after = {name: 1.0 + np.arange(5.0) for name in columns}
+    result = compare_systems(table(columns, system="base"), table(after))
+    assert any("With 5 prompts a permutation test of 2 scores cannot reach" in line for line in result.warnings)
+    assert not any(change.is_significant for change in result.changes)
+
+
+def test_totals_without_pairs_are_refused_with_the_dimension(vbench_table: Any) -> None:
+    base, mine = vbench_table(system="base"), vbench_table()
+    half = np.arange(24) < 12
+    for scores, kept in ((base, half), (mine, ~half)):
+        scores.values["scene"][~kept] = math.nan
+        scores.statuses["scene"] = tuple("ok" if keep else None for keep in kept)
+    total = compare_systems(base, mine, num_resamples=100).totals[-1]
+    assert total.difference is None and math.isnan(total.p_value)
+    assert total.refused is not None and "no pair of clips has both values of scene" in total.refused
+    partial = compare_systems(base, mine, partial=True, num_resamples=100).totals[-1]
+    assert partial.difference is not None and partial.is_partial
+
+
+def test_systems_without_a_common_prompt_are_refused(table: Any) -> None:
+    base, other = table({"a": np.zeros(2)}, system="base"), table({"a": np.zeros(4)})
+    moved = type(other)(
+        system="mine",
+        entries=other.entries[2:],
+        columns=other.columns,
+        values={"a": np.zeros(2)},
+        statuses={"a": ("ok", "ok")},
+        reasons={"a": {}},
+    )
+    with pytest.raises(DataError, match="no prompt with a clip in common"):
+        compare_systems(base, moved)
+
+
+def test_clips_that_cannot_be_told_apart_are_refused(table: Any) -> None:
+    twice = table({"a": np.zeros(2)}, samples=1, seeds=[None, None])
+    twice = type(twice)(
+        system="mine",
+        entries=(twice.entries[0], twice.entries[0]),
+        columns=twice.columns,
+        values=twice.values,
+        statuses=twice.statuses,
+        reasons=twice.reasons,
+    )
+    with pytest.raises(DataError, match="2 clips share prompt 'prompt 0' and sample 0"):
+        compare_systems(twice, table({"a": np.zeros(2)}))

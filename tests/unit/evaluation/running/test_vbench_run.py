@@ -1,0 +1,184 @@
+"""The commands on two systems of three clips each: run, status, report, compare, plan, gate, and every user error."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evaluation import vbench_run
+from evaluation.running.run_record import read_record
+
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def call(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Return a function that runs the command line and gives its exit code."""
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["vbench_run.py", *words, "--config", str(config_file)])
+        with pytest.raises(SystemExit) as stop:
+            vbench_run.main()
+        return int(stop.value.code or 0)
+
+    return run
+
+
+def test_run_prints_the_table_and_writes_both_reports(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "| level ^" in printed and "luminance_flicker v" in printed and "Against dim" in printed
+    ) or "tells" in printed
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "bright" in page and "a red circle" in page
+    assert "level" in (tmp_path / "run" / "report" / "report.md").read_text()
+
+
+def test_report_needs_neither_metrics_nor_clips(
+    call: Call, tmp_path: Path, systems: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("run")
+    before = (tmp_path / "run" / "report" / "report.md").read_text()
+    monkeypatch.setattr(
+        "evaluation.running.metric_building.build_metric", lambda *_, **__: pytest.fail("a metric was built")
+    )
+    for folder in systems.values():
+        for clip in folder.glob("*.mp4"):
+            clip.unlink()
+    assert call("report") == 0
+    assert (tmp_path / "run" / "report" / "report.md").read_text() == before
+
+
+def test_shards_merge_and_status_says_what_is_left(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--shard", "1/2") == 0
+    assert "left             6 results, of other shards" in capsys.readouterr().out
+    assert call("status") == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "| level" in line]
+    assert [[cell.strip() for cell in row[1:6]] for row in rows] == [
+        ["dim", "1", "0", "0", "2"],
+        ["bright", "2", "0", "0", "1"],
+    ]
+    assert call("report") == 2
+    assert "is not finished: 6 results are missing" in capsys.readouterr().err
+    assert call("run", "--shard", "0/2") == 0
+    assert "| level ^" in capsys.readouterr().out
+
+
+def test_compare_names_systems_of_this_run_and_of_others(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run")
+    capsys.readouterr()
+    assert call("compare", "bright", "dim") == 0
+    assert "| level ^" in capsys.readouterr().out
+    assert call("compare", f"{tmp_path / 'run'}:dim", str(tmp_path / "run")) == 0
+    table = capsys.readouterr().out
+    assert "-" not in table.split("| level ^")[1].split("|")[4]  # from dim to bright: the difference is positive
+    assert call("compare", "dim", "brighter") == 2
+    assert "'brighter' is neither a system of" in capsys.readouterr().err
+
+
+def test_gate_ends_with_3_and_says_why(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "--fail-if", "level < 0") == 0
+    assert "gate passed" in capsys.readouterr().out
+    assert call("compare", "bright", "dim", "--fail-if", "level < -0.1") == 3
+    assert "gate FAILED" in capsys.readouterr().out
+    assert call("report", "--baseline", f"{tmp_path / 'run'}:bright", "--fail-if", "level < -0.1") == 3
+    assert "bright (baseline run)" in capsys.readouterr().out
+
+
+def test_plan_says_clips_weights_and_time_and_writes_nothing(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plan") == 0
+    printed = capsys.readouterr().out
+    assert "3 prompts, 6 clips" in printed and "measured on one clip" in printed and "time        " in printed
+    assert not (tmp_path / "run").exists()
+    call("run")
+    capsys.readouterr()
+    assert call("plan", "metrics.0.options.name=hps_v2_1") == 0
+    printed = capsys.readouterr().out
+    assert "hps_v2_1 (1.97 GB, xswu/HPSv2 on the Hub, not here)" in printed
+    assert "luminance_flicker | measure |              0 |" in printed.replace("  |", " |") or "recorded" in printed
+
+
+def test_absent_weights_stop_the_run_unless_it_is_partial(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", "metrics.0.options.name=hps_v2_1") == 2
+    error = capsys.readouterr().err
+    assert "1 of 2 metrics cannot be measured: [level]" in error and error.count("\n") == 1
+    assert "hps_v2_1 (1.97 GB, xswu/HPSv2 on the Hub, not here)" in error and "--partial" in error
+    assert not (tmp_path / "run" / "results").exists()
+    assert call("run", "--partial", "metrics.0.options.name=hps_v2_1") == 0
+    printed = capsys.readouterr().out
+    assert "luminance_flicker" in printed and "! not measured: level:" in printed
+    assert list(read_record(tmp_path / "run").absent) == ["level"]
+
+
+def test_missing_clips_stop_the_run_before_anything_is_scored(
+    call: Call, tmp_path: Path, systems: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (systems["dim"] / "1.mp4").unlink()
+    assert call("run") == 2
+    error = capsys.readouterr().err
+    assert "System 'dim'" in error and "a blue square" in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "results").exists()
+
+
+def test_full_disk_is_one_paragraph_that_says_what_stays(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "results-0-of-1.jsonl")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluation.running.store.ResultStore.add", full)
+        assert call("run") == 2
+    error = capsys.readouterr().err
+    assert "The disk is full while writing results-0-of-1.jsonl" in error and "give the same command again" in error
+    assert call("run") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ran",), "There is no command 'ran'. Did you mean 'run'?"),
+        (("run", "extra"), "'run' got 1 names (extra): write run, without names"),
+        (("compare", "dim"), "'compare' got 1 names (dim): write compare A B"),
+        (("submit",), "'submit' got 0 names (none): write submit SYSTEM"),
+        (("run", "--shard", "3/3"), "--shard 3/3: give i/n with i from 0 to n - 1"),
+        (("run", "--surprise"), "Unrecognized arguments: --surprise"),
+        (("run", "metrcs=[]"), "Unknown key 'metrcs'. Did you mean 'metrics'?"),
+        (("run", "metrics=[]"), "No metric is left to measure"),
+        (("run", "metrics.0.label=luminance_flicker"), "Two metrics are called 'luminance_flicker'"),
+        (("run", "baseline=dimm"), "baseline='dimm' is none of the systems: dim, bright"),
+        (("run", "systems.dim.backbone=x"), "A system needs either 'backbone'"),
+        (("run", "suite.num_prompts=9"), "suite.num_prompts=9 does not fit"),
+        (("status",), "holds no evaluation (run.json is missing)"),
+        (("report",), "holds no evaluation (run.json is missing)"),
+        (("run", "--fail-if", "nonsense"), "is no condition"),
+    ],
+)
+def test_mistake_ends_with_one_paragraph_and_exit_code_2(
+    call: Call, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert call(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_damaged_record_is_told(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("run")
+    record = tmp_path / "run" / "run.json"
+    content = json.loads(record.read_text())
+    del content["metrics"]
+    record.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert call("status") == 2
+    assert "is damaged" in capsys.readouterr().err
