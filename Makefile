@@ -41,7 +41,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable ".[dev,deepspeed,trl,datasets]"
+	$(PIP) --editable ".[dev,deepspeed,trl,datasets,arena,arena-pg]"
 	@touch $@
 
 quickstart: install ## Train the built-in model by reward backpropagation, or go on where it stopped; prints the table and where the video grid lies

@@ -1,0 +1,48 @@
+"""Where an arena lives and how it is reached."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.database.engine import sqlite_url
+from rlhf_video.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaConfig:
+    """Settings of one arena."""
+
+    data: Path
+    """Folder of everything: database, clips, the key that signs tokens, exports."""
+    database_url: str | None = None
+    """None for arena.sqlite in `data`; postgresql+psycopg://user@host/name for several servers."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every network, behind a proxy that speaks https."""
+    port: int = 7860
+    """Port to listen on; 0 for any that is free."""
+    public_url: str | None = None
+    """Address that raters type, for example https://arena.example.org; None for http://host:port."""
+    admin_password_sha256: str | None = None
+    """What `python app/arena.py init` printed for the admin's password; None closes the admin pages."""
+    admin_header: str | None = None
+    """Header in which a proxy names the admin it let in, for example X-Forwarded-User; None trusts no header."""
+
+    def __post_init__(self) -> None:
+        """Check the port.
+
+        Raises:
+            ConfigError: No port, or a public address without a scheme.
+        """
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port={self.port} must be between 0 and 65535.")
+        if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
+            raise ConfigError(f"public_url='{self.public_url}' must start with https:// (or http:// for a test).")
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the database."""
+        return self.database_url or sqlite_url(self.data / "arena.sqlite")
+
+    @property
+    def is_https(self) -> bool:
+        """Whether browsers reach it by https, so cookies can insist on it."""
+        return bool(self.public_url and self.public_url.startswith("https://"))

@@ -1,0 +1,58 @@
+"""An open arena: its database, its writer and the key that signs its tokens."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from app.arena_config import ArenaConfig
+from app.database import schema
+from app.database.engine import open_engine
+from app.database.writer import Writer
+from app.voting.tokens import TokenSigner
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What routes, pages and commands work with."""
+
+    config: ArenaConfig
+    engine: Engine
+    writer: Writer
+    signer: TokenSigner
+    rng: np.random.Generator
+    """Used by the writer's thread alone."""
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a session that only reads."""
+        with Session(self.engine) as session:
+            yield session
+
+
+@contextlib.contextmanager
+def open_arena(config: ArenaConfig, *, create: bool = False) -> Iterator[Arena]:
+    """Open an arena and close it again: what waits to be written is written.
+
+    Args:
+        config: Where it is.
+        create: Make or migrate the tables first; else their version must fit.
+
+    Raises:
+        DataError: The tables are missing or of another version.
+    """
+    if create:
+        config.data.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(config.url)
+    if create:
+        schema.upgrade(engine)
+    schema.check_version(engine)
+    writer = Writer(engine)
+    try:
+        yield Arena(config, engine, writer, TokenSigner.from_file(config.data / "token.key"), np.random.default_rng())
+    finally:
+        writer.close()
+        engine.dispose()

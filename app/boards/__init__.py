@@ -1,0 +1,1 @@
+"""What the votes say: leaderboards, stopping, snapshots."""

@@ -1,0 +1,1 @@
+"""Tables, the one writer, the audit log and migrations."""

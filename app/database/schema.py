@@ -1,0 +1,43 @@
+"""Bringing a database to this program's tables, by Alembic's migrations."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from rlhf_video.errors import DataError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def upgrade(engine: Engine) -> None:
+    """Create or migrate the tables; nothing happens where they are as this program wants them."""
+    with engine.begin() as connection:
+        settings = _settings()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")
+
+
+def check_version(engine: Engine) -> None:
+    """Refuse a database that another version of this program made.
+
+    Raises:
+        DataError: Its tables are missing, older or newer.
+    """
+    with engine.connect() as connection:
+        there = MigrationContext.configure(connection).get_current_revision()
+    wanted = ScriptDirectory.from_config(_settings()).get_current_head()
+    if there != wanted:
+        raise DataError(
+            f"The arena's database is at version {there or 'none'} and this program wants {wanted}: make a copy of it, "
+            "then run `python app/arena.py init` with the same --data or --database-url, which migrates it."
+        )
+
+
+def _settings() -> Config:
+    settings = Config()
+    settings.set_main_option("script_location", str(MIGRATIONS))
+    return settings

@@ -1,0 +1,1 @@
+"""From votes to training and back: exports, child systems, alarms."""

@@ -1,0 +1,1 @@
+"""Whether raters can be believed."""

@@ -1,0 +1,1 @@
+"""Studies: systems, prompts, clips, gold pairs, and how they get in."""

@@ -1,0 +1,85 @@
+"""Raters are pseudonyms: a cookie leads to one, and erasing it leaves the tally as it was."""
+
+import hashlib
+import secrets
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.database.audit_log import append_entry
+from app.database.tables import Rater, RaterSession, utc_now
+
+_COLOURS = ("amber", "azure", "coral", "green", "indigo", "ivory", "lilac", "olive", "pearl", "rose", "teal", "umber")
+_ANIMALS = ("crane", "dormouse", "finch", "hare", "heron", "lynx", "marten", "newt", "otter", "owl", "plover", "wren")
+
+
+def new_cookie() -> str:
+    """Return a cookie's value that nobody can guess."""
+    return secrets.token_urlsafe(32)
+
+
+def cookie_hash(cookie: str) -> str:
+    """Return what is stored of a cookie."""
+    return hashlib.sha256(cookie.encode()).hexdigest()
+
+
+def find_rater(session: Session, cookie: str | None) -> Rater | None:
+    """Return whom a cookie belongs to; None where nobody consented with it."""
+    if not cookie:
+        return None
+    return session.scalar(
+        select(Rater)
+        .join(RaterSession, RaterSession.rater_id == Rater.id)
+        .where(RaterSession.cookie_sha256 == cookie_hash(cookie))
+    )
+
+
+def consent(
+    session: Session,
+    cookie: str,
+    *,
+    version: str,
+    network_sha256: str | None = None,
+    external_sha256: str | None = None,
+    is_test: bool = False,
+) -> Rater:
+    """Store that somebody agreed to take part; a known rater agrees again to a new version.
+
+    Args:
+        session: Of the writer.
+        cookie: The browser's.
+        version: Of the text that was agreed to.
+        network_sha256: Keyed hash of the network address and the day.
+        external_sha256: Keyed hash of a panel's id; the same person on another machine is the same rater.
+        is_test: Never counted.
+    """
+    rater = find_rater(session, cookie)
+    if rater is None and external_sha256 is not None:
+        rater = session.scalar(select(Rater).where(Rater.external_sha256 == external_sha256))
+        if rater is not None:
+            session.add(
+                RaterSession(rater_id=rater.id, cookie_sha256=cookie_hash(cookie), network_sha256=network_sha256)
+            )
+    if rater is None:
+        rater = Rater(pseudonym=_pseudonym(), external_sha256=external_sha256, consent_version=version, is_test=is_test)
+        session.add(rater)
+        session.flush()
+        session.add(RaterSession(rater_id=rater.id, cookie_sha256=cookie_hash(cookie), network_sha256=network_sha256))
+    rater.consent_version, rater.consented_at = version, utc_now()
+    append_entry(
+        session, actor=rater.pseudonym, action="rater.consented", subject=rater.id, details={"version": version}
+    )
+    return rater
+
+
+def erase(session: Session, rater: Rater) -> None:
+    """Cut every link between a rater and a person: sessions, panel's id, pseudonym. Votes stay, of nobody."""
+    session.execute(delete(RaterSession).where(RaterSession.rater_id == rater.id))
+    rater.external_sha256 = None
+    rater.pseudonym = f"erased-{secrets.token_hex(8)}"
+    rater.status = "erased"
+    append_entry(session, actor="rater", action="rater.erased", subject=rater.id, details={})
+
+
+def _pseudonym() -> str:
+    return f"{secrets.choice(_COLOURS)}-{secrets.choice(_ANIMALS)}-{secrets.token_hex(3)}"

@@ -1,0 +1,58 @@
+"""Every error of the API is {error: {code, message}}: the code for the browser, the message for the rater."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from app.database.writer import DatabaseUnavailableError
+from app.voting.votes import BallotRefusedError
+from rlhf_video.errors import DataError
+
+STATUS = {"foreign": 403, "conflict": 409, "expired": 410, "invalid": 422, "watched_too_little": 422}
+
+
+class ApiError(Exception):
+    """A request that is refused."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+
+def error_response(
+    status: int, code: str, message: str, *, headers: dict[str, str] | None = None, **more: object
+) -> JSONResponse:
+    """Return the answer for an error."""
+    return JSONResponse({"error": {"code": code, "message": message}, **more}, status, headers)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Turn exceptions of the routes into answers."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+        return error_response(error.status, error.code, str(error), headers=error.headers)
+
+    @app.exception_handler(BallotRefusedError)
+    async def ballot_refused(_: Request, error: BallotRefusedError) -> JSONResponse:
+        stored = error.stored and {"vote_id": error.stored.id, "revision": error.stored.revision}
+        return error_response(STATUS[error.code], error.code, str(error), stored=stored)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return error_response(422, "invalid", f"{where or 'body'}: {first['msg']}")
+
+    @app.exception_handler(DatabaseUnavailableError)
+    async def unavailable(_: Request, error: DatabaseUnavailableError) -> JSONResponse:
+        return error_response(
+            503,
+            "busy",
+            "The arena cannot store anything right now; your browser tries again.",
+            headers={"Retry-After": "5"},
+        )
+
+    @app.exception_handler(DataError)
+    async def data_error(_: Request, error: DataError) -> JSONResponse:
+        return error_response(409, "conflict", str(error))

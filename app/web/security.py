@@ -1,0 +1,88 @@
+"""What every request must keep to and every answer carries, whatever route it takes.
+
+Gradio reflects any origin with credentials on a public host, fetches addresses for callers and takes uploads without a
+form for them (measured with 6.31); so cross-origin writes and those routes end here.
+"""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.arena_config import ArenaConfig
+from app.web.api_errors import error_response
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Gradio 6 needs inline scripts and eval; nothing needs another host."""
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_CLOSED = ("/gradio_api/upload", "/gradio_api/proxy=", "/gradio_api/stream", "/gradio_api/run", "/gradio_api/runs")
+_LARGEST_BODY = 256 * 1024
+
+
+class SecurityMiddleware:
+    """Refuses cross-origin writes, bodies that are not JSON, and routes of Gradio that nobody here needs."""
+
+    def __init__(self, app: ASGIApp, *, config: ArenaConfig) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._public_host = urlsplit(config.public_url).netloc if config.public_url else None
+        self._is_https = config.is_https
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        answer = self._app if refusal is None else refusal
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if self._is_https:
+                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+                for name in ("access-control-allow-origin", "access-control-allow-credentials", "server"):
+                    if name in headers:
+                        del headers[name]
+            await send(message)
+
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
+        if path.startswith(_CLOSED) or (path.startswith("/gradio_api/file=") and "://" in path):
+            return error_response(404, "unknown", "There is nothing here.")
+        if method in _SAFE_METHODS:
+            return None
+        if not self._is_same_origin(headers):
+            return error_response(403, "cross_origin", "This request comes from another site.")
+        if path.startswith("/api/"):
+            if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+                return error_response(415, "invalid", "Send JSON (content-type: application/json).")
+            length = headers.get("content-length", "")
+            if not length.isdigit() or int(length) > _LARGEST_BODY:
+                return error_response(
+                    413, "invalid", f"At most {_LARGEST_BODY} bytes, with their number in content-length."
+                )
+        return None
+
+    def _is_same_origin(self, headers: Headers) -> bool:
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return False
+        origin = headers.get("origin")
+        return origin is None or urlsplit(origin).netloc == (self._public_host or headers.get("host"))

@@ -1,0 +1,31 @@
+"""The arena's server: raters' API, clips, and the pages."""
+
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from app.arena_state import Arena
+from app.web import media_routes, vote_routes
+from app.web.api_errors import install_handlers
+from app.web.security import SecurityMiddleware
+
+
+def create_app(arena: Arena) -> FastAPI:
+    """Build the server.
+
+    Args:
+        arena: Open for as long as the server runs.
+    """
+    app = FastAPI(title="arena", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.arena = arena
+    install_handlers(app)
+    app.include_router(vote_routes.router)
+    app.include_router(media_routes.router)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        with arena.reading() as session:
+            session.execute(text("SELECT 1"))
+        return {"status": "ok", "database": arena.engine.dialect.name}
+
+    app.add_middleware(SecurityMiddleware, config=arena.config)
+    return app

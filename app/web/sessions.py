@@ -1,0 +1,35 @@
+"""Who a request is from, by its cookie."""
+
+from datetime import UTC, datetime
+
+from fastapi import Request, Response
+
+from app.arena_state import Arena
+
+COOKIE = "arena_session"
+_YEAR_S = 365 * 24 * 3600
+
+
+def arena_of(request: Request) -> Arena:
+    """Return the arena that serves a request."""
+    arena: Arena = request.app.state.arena
+    return arena
+
+
+def session_cookie(request: Request) -> str | None:
+    """Return a request's cookie."""
+    return request.cookies.get(COOKIE)
+
+
+def set_session_cookie(response: Response, arena: Arena, value: str) -> None:
+    """Give a browser its cookie: out of reach for scripts and for other sites' requests."""
+    response.set_cookie(
+        COOKIE, value, max_age=_YEAR_S, httponly=True, samesite="lax", secure=arena.config.is_https, path="/"
+    )
+
+
+def network_hash(request: Request, arena: Arena) -> str | None:
+    """Return a keyed hash of the caller's address and the day: it tells two networks apart, and forgets by tomorrow."""
+    if request.client is None:
+        return None
+    return arena.signer.keyed_hash("network", request.client.host, datetime.now(UTC).date().isoformat())

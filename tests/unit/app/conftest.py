@@ -1,0 +1,143 @@
+"""An arena with two systems and a few pairs, on SQLite, and on PostgreSQL where it is installed."""
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="the arena needs its extra: pip install 'rlhf-video[arena]'")
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.arena_config import ArenaConfig
+from app.arena_state import Arena, open_arena
+from app.database.engine import open_engine
+from app.database.tables import Pair, Prompt, Study, System, Video
+from app.studies.study import StudyPolicy, create_study
+from app.web.server import create_app
+from rlhf_video.data.video import write_video
+
+ORIGIN = "http://testserver"
+SYSTEMS = ("wan-plain", "wan-tuned")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this test run, on a socket in a folder of its own."""
+    initdb = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
+    if initdb is None:
+        pytest.skip("needs PostgreSQL (apt install postgresql)")
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user: list[str] = []
+    if os.getuid() == 0:  # PostgreSQL refuses root
+        if not shutil.which("runuser"):
+            pytest.skip("PostgreSQL refuses root, and there is no runuser to become somebody else")
+        as_user = ["runuser", "-u", "postgres", "--"]
+        for parent in [folder, *folder.parents][:3]:
+            parent.chmod(0o755)
+        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+    program = Path(initdb).parent
+    data = folder / "data"
+    run = {"check": True, "capture_output": True, "cwd": folder}
+    subprocess.run([*as_user, initdb, "-D", data, "-U", "arena", "-A", "trust", "--no-sync"], **run)
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    log = folder / "log"
+    subprocess.run(
+        [*as_user, program / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start"],
+        check=True,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield f"postgresql+psycopg://arena@/postgres?host={folder}"
+    subprocess.run([*as_user, program / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **run)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def config(request: pytest.FixtureRequest, tmp_path: Path) -> ArenaConfig:
+    """Return where a new arena shall be; PostgreSQL's is among the slow tests."""
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres")
+        with open_engine(url).begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+    return ArenaConfig(data=tmp_path / "arena", database_url=url)
+
+
+@pytest.fixture
+def arena(config: ArenaConfig) -> Iterator[Arena]:
+    """Return an open arena with the study "demo": 4 prompts, two systems."""
+    with open_arena(config, create=True) as arena:
+        arena.writer.run(lambda session: make_study(session, config.data, "demo", prompts=4))
+        yield arena
+
+
+@pytest.fixture
+def client(arena: Arena) -> Iterator[TestClient]:
+    """Return a browser of one rater who has consented."""
+    with TestClient(create_app(arena), headers={"origin": ORIGIN}) as client:
+        assert client.post("/api/v1/consent", json={"version": "1"}).status_code == 200
+        yield client
+
+
+def make_study(
+    session: Session,
+    data: Path,
+    slug: str,
+    *,
+    prompts: int,
+    systems: tuple[str, ...] = ("base", "tuned"),
+    **policy: Any,
+) -> Study:
+    """Store a study with tiny clips: no waiting, no practice, no gold unless asked for."""
+    settings = {"min_watch_s": 0.0, "practice": 0, "gold_rate": 0.0, "repeat_rate": 0.0, **policy}
+    study = create_study(session, slug=slug, name=slug, policy=StudyPolicy(**settings))
+    study.status = "open"
+    rows = [System(study_id=study.id, name=name) for name in systems]
+    session.add_all(rows)
+    session.flush()
+    for number in range(prompts):
+        words = f"{slug} prompt {number}"
+        prompt = Prompt(study_id=study.id, text=words, text_sha256=hashlib.sha256(words.encode()).hexdigest())
+        session.add(prompt)
+        session.flush()
+        videos = [add_video(session, data, system, prompt, number) for system in rows]
+        for index, a in enumerate(videos):
+            for b in videos[index + 1 :]:
+                first, second = sorted((a.id, b.id))
+                session.add(Pair(study_id=study.id, prompt_id=prompt.id, a_id=first, b_id=second, kind="real"))
+    session.flush()
+    return study
+
+
+def add_video(session: Session, data: Path, system: System, prompt: Prompt, number: int) -> Video:
+    """Store one clip of 8 frames; its file is named by a hash, as an import names it."""
+    digest = hashlib.sha256(f"{system.name}{prompt.text}".encode()).hexdigest()
+    file = data / "play" / f"{digest}.mp4"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_video(file, torch.full((8, 3, 16, 16), (number * 37 % 255) / 255), fps=8)
+    video = Video(
+        system_id=system.id,
+        prompt_id=prompt.id,
+        sample=0,
+        seed=number,
+        source_path=f"source/{digest}.mp4",
+        source_sha256=digest,
+        play_files={"video/mp4": str(file.relative_to(data))},
+        fps=8.0,
+        num_frames=8,
+        height=16,
+        width=16,
+    )
+    session.add(video)
+    session.flush()
+    return video

@@ -1,0 +1,276 @@
+"""The raters' API: leases, votes that count once, and what is refused."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, update
+
+from app.arena_state import Arena
+from app.database.audit_log import first_broken_entry
+from app.database.tables import Assignment, AuditEntry, Rater, Study, Video, Vote, utc_now
+from app.web.server import create_app
+
+ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
+
+
+def ask(client: TestClient, status: int = 201) -> dict[str, Any]:
+    """Ask for a pair."""
+    reply = client.post("/api/v1/assignments", json={"study": "demo"})
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+def ballot(pair: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return a complete vote on a pair."""
+    return {
+        "vote_id": uuid.uuid4().hex,
+        "assignment": pair["assignment"],
+        "token": pair["token"],
+        "revision": 0,
+        "answers": ANSWERS,
+        "watched_ms": {"left": 5000, "right": 5000},
+        **changes,
+    }
+
+
+def stored_votes(arena: Arena) -> list[Vote]:
+    """Return every vote."""
+    with arena.reading() as session:
+        return list(session.scalars(select(Vote)))
+
+
+def test_vote_is_stored_by_clip_and_not_by_side(arena: Arena, client: TestClient) -> None:
+    for _ in range(4):
+        pair = ask(client)
+        assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+    with arena.reading() as session:
+        rows = session.execute(select(Vote, Assignment).join(Assignment, Assignment.id == Vote.assignment_id)).all()
+        assert len(rows) == 4
+        for vote, assignment in rows:
+            left = "A" if assignment.a_is_left else "B"
+            right = "B" if assignment.a_is_left else "A"
+            assert vote.answers == {
+                "visual_quality": left,
+                "motion_quality": "tie",
+                "text_alignment": right,
+                "overall": left,
+            }
+    assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
+
+
+def test_reload_resumes_the_same_pair_on_the_same_sides(client: TestClient) -> None:
+    first, again = ask(client, 201), ask(client, 200)
+    for key in ("assignment", "prompt", "kind", "expires_at", "revision"):
+        assert first[key] == again[key]
+
+
+def test_retry_is_the_same_vote_and_another_vote_is_not(arena: Arena, client: TestClient) -> None:
+    sent = ballot(ask(client))
+    first, retry = client.post("/api/v1/votes", json=sent), client.post("/api/v1/votes", json=sent)
+    assert (first.status_code, retry.status_code) == (201, 200)
+    assert first.json()["stored_at"] == retry.json()["stored_at"]
+    other_answers = client.post("/api/v1/votes", json={**sent, "answers": {**ANSWERS, "overall": "right"}})
+    other_id = client.post("/api/v1/votes", json={**sent, "vote_id": uuid.uuid4().hex})
+    assert (other_answers.status_code, other_id.status_code) == (409, 409)
+    assert other_id.json()["stored"]["vote_id"] == sent["vote_id"]
+    assert len(stored_votes(arena)) == 1
+
+
+def test_hundred_replays_at_once_give_one_row(arena: Arena, client: TestClient) -> None:
+    sent = ballot(ask(client))
+    start = threading.Barrier(20)
+
+    def replay(_: int) -> list[int]:
+        with TestClient(create_app(arena), headers=client.headers, cookies=dict(client.cookies)) as browser:
+            start.wait()
+            return [browser.post("/api/v1/votes", json=sent).status_code for _ in range(5)]
+
+    with ThreadPoolExecutor(20) as pool:
+        codes = sorted(code for codes in pool.map(replay, range(20)) for code in codes)
+    assert codes == [200] * 99 + [201]
+    assert len(stored_votes(arena)) == 1
+
+
+def test_undo_is_a_new_revision_and_opens_the_pair_again(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+    assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+    taken_back = ballot(pair, revision=1, withdrawn=True, answers={})
+    assert client.post("/api/v1/votes", json=taken_back).status_code == 201
+    again = ask(client, 200)
+    assert again["assignment"] == pair["assignment"]
+    assert again["revision"] == 2
+    assert again["previous"] == ANSWERS
+    assert client.post("/api/v1/votes", json=ballot(pair, revision=2)).status_code == 201
+    assert [(vote.revision, vote.withdrawn) for vote in stored_votes(arena)] == [(0, False), (1, True), (2, False)]
+
+
+def test_undo_ends_after_its_time(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+    client.post("/api/v1/votes", json=ballot(pair))
+    long_ago = utc_now().replace(year=2020)
+    arena.writer.run(lambda session: session.execute(update(Vote).values(stored_at=long_ago)) and None)
+    late = client.post("/api/v1/votes", json=ballot(pair, revision=1, withdrawn=True, answers={}))
+    assert (late.status_code, late.json()["error"]["code"]) == (410, "expired")
+
+
+def test_late_vote_counts_within_the_grace_and_not_after_it(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+    past = utc_now().replace(year=2020)
+
+    def expire(to: Any) -> None:
+        arena.writer.run(lambda session: session.execute(update(Assignment).values(expires_at=to)) and None)
+
+    expire(past)
+    refused = client.post("/api/v1/votes", json=ballot(pair))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (410, "expired")
+    expire(utc_now())
+    assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+    assert [vote.is_late for vote in stored_votes(arena)] == [True]
+
+
+def test_foreign_forged_and_swapped_tokens_are_refused(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+    with TestClient(create_app(arena), headers=client.headers) as other:
+        nobody = other.post("/api/v1/votes", json=ballot(pair))
+        assert (nobody.status_code, nobody.json()["error"]["code"]) == (403, "not_consented")
+        other.post("/api/v1/consent", json={"version": "1"})
+        theirs = ask(other)
+        stolen = other.post("/api/v1/votes", json=ballot(pair))
+        swapped = other.post("/api/v1/votes", json=ballot(pair, token=theirs["token"]))
+        forged = other.post("/api/v1/votes", json=ballot(theirs, token=theirs["token"][:-4] + "AAAA"))
+    assert [reply.status_code for reply in (stolen, swapped, forged)] == [403] * 3
+    assert {reply.json()["error"]["code"] for reply in (stolen, swapped, forged)} == {"foreign"}
+    assert not stored_votes(arena)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answers": {"overall": "left"}},
+        {"answers": {**ANSWERS, "beauty": "left"}},
+        {"answers": {**ANSWERS, "overall": "A"}},
+        {"watched_ms": {"left": -1, "right": 10}},
+        {"moments": [{"side": "left", "frame": 99, "tag": "flicker"}]},
+        {"moments": [{"side": "middle", "frame": 0, "tag": "flicker"}]},
+        {"system": "base"},
+        {"vote_id": "../../etc/passwd"},
+        {"comment": "x" * 3000},
+    ],
+)
+def test_vote_that_does_not_fit_is_refused_in_words(
+    arena: Arena, client: TestClient, changes: dict[str, object]
+) -> None:
+    reply = client.post("/api/v1/votes", json=ballot(ask(client), **changes))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "invalid")
+    assert not stored_votes(arena)
+
+
+def test_both_unacceptable_needs_no_answers(arena: Arena, client: TestClient) -> None:
+    reply = client.post("/api/v1/votes", json=ballot(ask(client), answers={}, both_unacceptable=True))
+    assert reply.status_code == 201
+    assert [(vote.both_bad, vote.answers) for vote in stored_votes(arena)] == [(True, {})]
+
+
+def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> None:
+    def wait_longer(session: Any) -> None:
+        study = session.scalar(select(Study))
+        study.policy = {**study.policy, "min_watch_s": 0.5}
+
+    arena.writer.run(wait_longer)
+    pair = ask(client)
+    for watched in ({"left": 5000, "right": 10}, {"left": 5000, "right": 5000}):  # the clock of the server counts too
+        reply = client.post("/api/v1/votes", json=ballot(pair, watched_ms=watched))
+        assert (reply.status_code, reply.json()["error"]["code"]) == (422, "watched_too_little")
+
+
+def test_pair_is_not_given_to_more_raters_than_wanted(arena: Arena, client: TestClient) -> None:
+    for _ in range(2):
+        with TestClient(create_app(arena), headers=client.headers) as browser:
+            browser.post("/api/v1/consent", json={"version": "1"})
+            for _ in range(4):
+                browser.post("/api/v1/votes", json=ballot(ask(browser)))
+    for _ in range(4):
+        client.post("/api/v1/votes", json=ballot(ask(client)))
+    with TestClient(create_app(arena), headers=client.headers) as fourth:
+        fourth.post("/api/v1/consent", json={"version": "1"})
+        assert fourth.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
+    with arena.reading() as session:
+        counts = session.scalars(select(func.count()).select_from(Assignment).group_by(Assignment.pair_id)).all()
+    assert list(counts) == [3] * 4
+
+
+def test_skipped_and_reported_pairs_go_to_others(arena: Arena, client: TestClient) -> None:
+    first = ask(client)
+    url = f"/api/v1/assignments/{first['assignment']}"
+    assert client.post(f"{url}/skip", json={"token": first["token"], "reason": "cannot-decide"}).status_code == 200
+    assert client.post(f"{url}/skip", json={"token": first["token"], "reason": "again"}).status_code == 409
+    second = ask(client)
+    assert second["assignment"] != first["assignment"]
+    url = f"/api/v1/assignments/{second['assignment']}"
+    assert client.post(f"{url}/report", json={"token": second["token"], "reason": "broken"}).json() == {
+        "state": "reported"
+    }
+    assert client.post("/api/v1/votes", json=ballot(second)).status_code == 409
+
+
+def test_clips_are_served_in_ranges_and_only_by_their_token(client: TestClient) -> None:
+    url = ask(client)["left"]["sources"][0]["url"]
+    whole = client.get(url)
+    assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
+    part = client.get(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert client.head(url).headers["content-length"] == str(len(whole.content))
+    for wrong in (url[:-3] + "AAA", "/media/x", "/media/..%2f..%2farena.sqlite", "/media/" + "A" * 200):
+        assert client.get(wrong).status_code == 404, wrong
+
+
+def test_no_byte_before_the_vote_names_a_system(arena: Arena, client: TestClient) -> None:
+    with arena.reading() as session:
+        paths = [path for (files,) in session.execute(select(Video.play_files)) for path in files.values()]
+    pair = ask(client)
+    replies = [client.get("/api/v1/session"), client.post("/api/v1/assignments", json={"study": "demo"})]
+    replies += [client.get(pair[side]["sources"][0]["url"]) for side in ("left", "right")]
+    for reply in replies:
+        told = reply.content + repr(sorted(reply.headers.items())).encode() + reply.url.path.encode()
+        for secret in (b"wan-plain", b"wan-tuned", b"source/", *(path.encode() for path in paths)):
+            assert secret not in told, secret
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
+def test_write_from_another_site_is_refused(client: TestClient, headers: dict[str, str]) -> None:
+    reply = client.post("/api/v1/assignments", json={"study": "demo"}, headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "cross_origin")
+
+
+def test_only_json_is_taken(client: TestClient) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        reply = client.post("/api/v1/assignments", content=b'{"study": "demo"}', headers={"content-type": kind})
+        assert reply.status_code == 415, kind
+
+
+def test_erased_rater_keeps_the_tally_and_loses_the_link(arena: Arena, client: TestClient) -> None:
+    client.post("/api/v1/votes", json=ballot(ask(client)))
+    before = client.get("/api/v1/session").json()["rater"]
+    assert client.post("/api/v1/erase", json={}).status_code == 200
+    assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 403
+    with arena.reading() as session:
+        assert session.scalar(select(Rater.pseudonym)) != before
+        assert session.scalar(select(Rater.status)) == "erased"
+        assert session.scalar(select(func.count()).select_from(Vote)) == 1
+
+
+def test_audit_log_shows_a_changed_line(arena: Arena, client: TestClient) -> None:
+    client.post("/api/v1/votes", json=ballot(ask(client)))
+    with arena.reading() as session:
+        assert first_broken_entry(session) is None
+        actions = session.scalars(select(AuditEntry.action).order_by(AuditEntry.number)).all()
+    assert actions == ["study.created", "rater.consented", "vote.stored"]
+    arena.writer.run(
+        lambda session: session.execute(update(AuditEntry).where(AuditEntry.number == 2).values(actor="me")) and None
+    )
+    with arena.reading() as session:
+        assert first_broken_entry(session) == 2
