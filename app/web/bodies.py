@@ -67,7 +67,7 @@ class VoteBody(_Body):
             answers=dict(self.answers),
             both_unacceptable=self.both_unacceptable,
             withdrawn=self.withdrawn,
-            watched_ms={**self.watched_ms},
+            watched_ms={str(side): ms for side, ms in self.watched_ms.items()},
             moments=tuple(moment.model_dump() for moment in self.moments),
             comment=self.comment,
             telemetry=self.model_dump(include={"decision_ms", "plays", "steps", "client_time", "app_version"}),
