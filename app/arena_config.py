@@ -21,8 +21,8 @@ class ArenaConfig:
     """Port to listen on; 0 for any that is free."""
     public_url: str | None = None
     """Address that raters type, for example https://arena.example.org; None for http://host:port."""
-    admin_password_sha256: str | None = None
-    """What `python app/arena.py init` printed for the admin's password; None closes the admin pages."""
+    admin_password: str | None = None
+    """What `python app/arena.py init --password` printed; None closes the admin pages."""
     admin_header: str | None = None
     """Header in which a proxy names the admin it let in, for example X-Forwarded-User; None trusts no header."""
 

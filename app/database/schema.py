@@ -1,5 +1,6 @@
 """Bringing a database to this program's tables, by Alembic's migrations."""
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -7,9 +8,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from rlhf_video.errors import DataError
 
+logging.getLogger("alembic").setLevel(logging.WARNING)  # its progress is for its own command line
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -25,10 +28,16 @@ def check_version(engine: Engine) -> None:
     """Refuse a database that another version of this program made.
 
     Raises:
-        DataError: Its tables are missing, older or newer.
+        DataError: It cannot be reached, or its tables are missing, older or newer.
     """
-    with engine.connect() as connection:
-        there = MigrationContext.configure(connection).get_current_revision()
+    try:
+        with engine.connect() as connection:
+            there = MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise DataError(
+            f"The arena's database {engine.url.render_as_string()} cannot be opened ({str(error.orig).strip()}): make it "
+            "with `python app/arena.py init`, or correct --data or --database-url."
+        ) from error
     wanted = ScriptDirectory.from_config(_settings()).get_current_head()
     if there != wanted:
         raise DataError(

@@ -1,0 +1,78 @@
+"""The command line of `app/arena.py`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.arena_config import ArenaConfig
+from rlhf_video.errors import ConfigError
+from rlhf_video.settings import load_config
+from rlhf_video.settings.arguments import describe_fields
+
+DEMO_DATA = Path("runs/arena-demo")
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "arena" / "local.yaml"
+COMMANDS = {
+    "init": "make or migrate the database; with --password, print the hash of an admin's password",
+    "import": "take in the clips of a system: import STUDY SYSTEM FOLDER",
+    "serve": "run the server",
+    "verify": "check database, audit log and every clip's hash",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are ConfigErrors."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise argparse's complaint as a ConfigError."""
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See python app/arena.py --help.")
+
+
+def parse_request(
+    arguments: Sequence[str] | None = None, *, description: str | None = None
+) -> tuple[argparse.Namespace, ArenaConfig]:
+    """Read the command line.
+
+    Args:
+        arguments: Without the program's name; None reads `sys.argv`.
+        description: First paragraph of `--help`.
+
+    Returns:
+        What the command itself was given (`command` is "demo" where none was), and the arena's config.
+
+    Raises:
+        ConfigError: An argument is unknown or malformed, or the config does not hold.
+    """
+    request = _parser(description).parse_args(arguments)
+    request.command = request.command or "demo"
+    given = vars(request)
+    overrides = [f"{name}={given[name]}" for name in ("data", "database_url") if given.get(name) is not None]
+    if request.command == "demo" and "data" not in given and "config" not in given:
+        overrides.append(f"data={DEMO_DATA}")
+    return request, load_config(ArenaConfig, given.get("config", DEFAULT_CONFIG), [*overrides, *given.get("set", [])])
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    # Options stand before or after the command; SUPPRESS keeps the second place from undoing the first.
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--config", type=Path, metavar="FILE", help=f"YAML file (default: {DEFAULT_CONFIG})")
+    common.add_argument("--data", metavar="FOLDER", help="folder of the arena (default: runs/arena)")
+    common.add_argument("--database-url", metavar="URL", help="postgresql+psycopg://...; default: a file in --data")
+    common.add_argument("--set", action="append", metavar="KEY=VALUE", help="a field of the config")
+    parser = _Parser(
+        description=description,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Without a command: a demo on this machine.\n\n{describe_fields(ArenaConfig)}",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    add = {
+        name: commands.add_parser(name, parents=[common], help=text, description=text)
+        for name, text in COMMANDS.items()
+    }
+    add["init"].add_argument("--password", action="store_true", help="ask for an admin's password, print its hash")
+    add["import"].add_argument("study", help="short name; it is made where there is none")
+    add["import"].add_argument("system", help="name of the model or adapter; raters never see it before they vote")
+    add["import"].add_argument("folder", type=Path, help="folder of generate.py, with manifest.json")
+    add["import"].add_argument("--policy", type=Path, metavar="FILE", help="YAML of a new study's StudyPolicy")
+    add["import"].add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used")
+    return parser
