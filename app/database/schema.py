@@ -35,7 +35,7 @@ def check_version(engine: Engine) -> None:
             there = MigrationContext.configure(connection).get_current_revision()
     except OperationalError as error:
         raise DataError(
-            f"The arena's database {engine.url.render_as_string()} cannot be opened ({str(error.orig).strip()}): make it "
+            f"The arena's database {engine.url.render_as_string()} cannot be opened ({error.orig}): make it "
             "with `python app/arena.py init`, or correct --data or --database-url."
         ) from error
     wanted = ScriptDirectory.from_config(_settings()).get_current_head()
