@@ -134,6 +134,7 @@ def write_barcode_clip(
         stream.codec_context.time_base = 1 / Fraction(fps)
         stream.metadata.update(metadata or {})
         sound: Any = container.add_stream("libopus" if codec == "vp9" else "aac", rate=_SAMPLE_RATE) if audio else None
+        container.start_encoding()  # a header, also where no frame follows
         for index in range(num_frames):
             picture = av.VideoFrame.from_ndarray(barcode_frame(index, height, width, tint), format="rgb24")
             picture.pts, picture.time_base = ticks[index] if ticks else index, 1 / Fraction(fps)

@@ -1,0 +1,1 @@
+"""What raters are asked and what they see: studies, clips, gold pairs."""
