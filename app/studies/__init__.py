@@ -1,1 +1,1 @@
-"""Studies: systems, prompts, clips, gold pairs, and how they get in."""
+"""What raters are asked and what they see: studies, clips, gold pairs."""
