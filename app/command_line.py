@@ -73,6 +73,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add["import"].add_argument("study", help="short name; it is made where there is none")
     add["import"].add_argument("system", help="name of the model or adapter; raters never see it before they vote")
     add["import"].add_argument("folder", type=Path, help="folder of generate.py, with manifest.json")
+    add["import"].add_argument("--parent", metavar="SYSTEM", help="the system that it was trained from")
+    add["import"].add_argument("--gold", type=int, default=12, metavar="N", help="pairs with known answers (12)")
     add["import"].add_argument("--policy", type=Path, metavar="FILE", help="YAML of a new study's StudyPolicy")
     add["import"].add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used")
     return parser

@@ -14,9 +14,15 @@ from app.admin_password import hash_password
 from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
 from app.database.audit_log import first_broken_entry, read_head
-from app.database.tables import Video
+from app.database.tables import Study, Video
+from app.demo import ensure_demo
+from app.studies.gold import make_gold_pairs
+from app.studies.importing import import_folder
+from app.studies.study import StudyPolicy, create_study
 from app.web.server import create_app
 from rlhf_video.data.files import sha256_file
+from rlhf_video.errors import ConfigError
+from rlhf_video.settings import load_config
 
 
 def execute(request: argparse.Namespace, config: ArenaConfig) -> int:
@@ -30,6 +36,40 @@ def initialise(request: argparse.Namespace, config: ArenaConfig) -> int:
         sys.stdout.write(f"The arena in '{config.data}' ({arena.engine.dialect.name}) is ready.\n")
     if request.password:
         sys.stdout.write(f"admin_password: {hash_password(getpass.getpass('Password of the admin: '))}\n")
+    return 0
+
+
+def demo(_: argparse.Namespace, config: ArenaConfig) -> int:
+    """Serve the demo study, made where it is not there yet."""
+    with open_arena(config, create=True) as arena:
+        ensure_demo(arena)
+        _serve(arena)
+    return 0
+
+
+def import_clips(request: argparse.Namespace, config: ArenaConfig) -> int:
+    """Take in the clips of one system; a study that is not there is made."""
+    with open_arena(config) as arena:
+        with arena.reading() as session:
+            exists = session.scalar(select(Study.id).where(Study.slug == request.study)) is not None
+        if not exists:
+            policy = load_config(StudyPolicy, request.policy)
+            arena.writer.run(lambda session: create_study(session, slug=request.study, name="", policy=policy))
+        elif request.policy is not None:
+            raise ConfigError(f"The study '{request.study}' has its policy already: leave --policy out.")
+        report = import_folder(
+            arena, request.study, request.system, request.folder, parent=request.parent, skip_bad=request.skip_bad
+        )
+        if report.is_open:
+            make_gold_pairs(arena, request.study, count=request.gold)
+            make_gold_pairs(arena, request.study, count=3, kind="practice")
+    for problem in report.problems:
+        sys.stdout.write(f"left out: {problem}\n")
+    sys.stdout.write(f"{report.new_clips} new clips ({report.known_clips} were there), {report.new_pairs} new pairs.\n")
+    if not report.is_open:
+        sys.stdout.write(
+            f"The study has no two systems that share a prompt yet: import another one into '{request.study}'.\n"
+        )
     return 0
 
 
@@ -78,6 +118,8 @@ def _serve(arena: Arena) -> None:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {
+    "demo": demo,
+    "import": import_clips,
     "init": initialise,
     "serve": serve,
     "verify": verify,

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.database.audit_log import append_entry
 from app.database.tables import Study
+from app.studies.media import MediaPolicy
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.preferences.pair import DIMENSIONS, OVERALL
 from rlhf_video.settings import check_range, to_plain
@@ -68,6 +69,8 @@ class StudyPolicy:
     """Raters consent again when it changes."""
     completion_url: str | None = None
     """Where a panel's raters are sent when nothing is left, for example https://app.prolific.com/submissions/complete?cc=CODE."""
+    media: MediaPolicy | None = None
+    """How clips are shown; None takes the size of the first clips that come in."""
     category_tags: tuple[str, ...] = ()
     """Tags of prompts that get a leaderboard of their own; empty for every tag that occurs."""
 

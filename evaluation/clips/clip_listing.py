@@ -77,7 +77,7 @@ def list_clips(folder: Path, suite: Suite, clips_per_prompt: int | None) -> List
 
 
 def _by_manifest(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
-    content = _read_manifest(folder / MANIFEST)
+    content = read_manifest(folder / MANIFEST)
     records = content["clips"]
     recorded = [record["file"] for record in records]
     made = content.get("clips_per_prompt", 0)
@@ -157,7 +157,12 @@ def _numbered(records: Sequence[dict[str, Any]], made: int) -> list[tuple[int, d
     return list(zip(numbers, records, strict=True))
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest.json of generate.py.
+
+    Raises:
+        DataError: It is damaged: a clip lacks its file, prompt, seed or hash.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         for record in content["clips"]:
