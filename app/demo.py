@@ -2,9 +2,10 @@
 
 The clips in assets/arena-demo were made by
 
-    python rlhf_video/generate.py seed=7 output_dir=assets/arena-demo/base
-    python rlhf_video/generate.py seed=7 output_dir=assets/arena-demo/reward-bp adapter=adapters/sprite-wan-reward-bp
-    python rlhf_video/generate.py seed=7 output_dir=assets/arena-demo/dpo adapter=adapters/sprite-wan-dpo
+    make_clips() { python rlhf_video/generate.py seed=7 prompts=assets/arena-demo/prompts.txt output_dir="$@"; }
+    make_clips assets/arena-demo/base
+    make_clips assets/arena-demo/reward-bp adapter=adapters/sprite-wan-reward-bp
+    make_clips assets/arena-demo/dpo adapter=adapters/sprite-wan-dpo
 """
 
 import logging

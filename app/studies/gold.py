@@ -90,13 +90,13 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
 
     def change(session: Session) -> int:
         study = find_study(session, slug)
-        pairs = [_spoiled_pair(session, study.id, item, arena.config.data, kind) for item in spoiled]
+        pairs = [_spoiled_pair(session, study.id, item, arena.config.data) for item in spoiled]
         if kind == "gold":
             rest = drawn[num_spoiled:] or drawn
             pairs += [_identical_pair(study.id, video) for video in rest[: count // 4]]
             pairs += _swapped_pairs(study.id, drawn, count - len(pairs))
         known = set(session.execute(select(Pair.prompt_id, Pair.a_id, Pair.b_id).where(Pair.kind == kind)))
-        new = [pair for pair in pairs if pair is not None and (pair.prompt_id, pair.a_id, pair.b_id) not in known]
+        new = [pair for pair in pairs if (pair.prompt_id, pair.a_id, pair.b_id) not in known]
         for pair in new:
             pair.kind = kind
         session.add_all(new)
@@ -107,25 +107,27 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
     return arena.writer.run(change)
 
 
-def _spoiled_pair(session: Session, study_id: str, item: _Spoiled, data: Path, kind: Kind) -> Pair | None:
+def _spoiled_pair(session: Session, study_id: str, item: _Spoiled, data: Path) -> Pair:
     video = session.get_one(Video, item.video_id)
-    if session.scalar(select(Video.id).where(Video.source_sha256 == item.source_sha256, Video.system_id.is_(None))):
-        return None  # made before
-    copy = Video(
-        system_id=None,
-        prompt_id=video.prompt_id,
-        sample=video.sample,
-        seed=None,
-        source_path=str(item.file.relative_to(data)),
-        source_sha256=item.source_sha256,
-        play_files=item.play_files,
-        fps=video.fps,
-        num_frames=video.num_frames,
-        height=video.height,
-        width=video.width,
+    copy = session.scalar(
+        select(Video).where(Video.source_sha256 == item.source_sha256, Video.prompt_id == video.prompt_id)
     )
-    session.add(copy)
-    session.flush()
+    if copy is None:
+        copy = Video(
+            system_id=None,
+            prompt_id=video.prompt_id,
+            sample=video.sample,
+            seed=None,
+            source_path=str(item.file.relative_to(data)),
+            source_sha256=item.source_sha256,
+            play_files=item.play_files,
+            fps=video.fps,
+            num_frames=video.num_frames,
+            height=video.height,
+            width=video.width,
+        )
+        session.add(copy)
+        session.flush()
     expected = {OVERALL: "A", _SHOWS[item.kind]: "A"}
     return Pair(
         study_id=study_id, prompt_id=video.prompt_id, a_id=video.id, b_id=copy.id, gold=item.kind, expected=expected

@@ -83,9 +83,10 @@ def read_folder(folder: Path) -> tuple[tuple[IncomingClip, ...], dict[str, objec
             problems.append(f"'{name}' is missing")
         elif sha256_file(file) != record["sha256"]:
             problems.append(f"'{name}' is not the file of the manifest (its sha256 differs)")
-        elif first_of.setdefault(record["sha256"], name) != name:
-            problems.append(f"'{name}' is the same clip as '{first_of[record['sha256']]}'")
+        elif record["sha256"] in first_of:
+            problems.append(f"'{name}' ({prompt}) is the same clip as that of '{first_of[record['sha256']]}'")
         else:
+            first_of[record["sha256"]] = prompt
             sample = numbers.get(prompt, 0)
             clips.append(IncomingClip(file, record["sha256"], prompt, sample, record["seed"]))
         numbers[prompt] = numbers.get(prompt, 0) + 1
