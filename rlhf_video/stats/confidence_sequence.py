@@ -5,7 +5,7 @@ A 95% interval that is looked at after every vote calls equal systems different 
 (Howard, Ramdas, McAuliffe and Sekhon 2021, arXiv:1810.08240).
 
 This one bets (Waudby-Smith and Ramdas 2024, arXiv:2010.09686; Orabona and Jun, arXiv:2110.14099): somebody who doubts
-that the mean is m starts with 1 and stakes a fixed share c of what they have on each value, for 16 shares at once. While
+that the mean is m starts with 1 and stakes a fixed share of what they have on each value, for 16 shares at once. While
 m is the mean their wealth is a martingale, so by Ville's inequality it ever reaches 2 / alpha with a chance of at most
 alpha / 2; then m is excluded on that side. Exact for any values in [-1, 1], without a limit theorem. On 400 simulated
 studies per row it needed fewer votes than the normal mixture for bounded values (rho = 0.01) and the predictable

@@ -1,9 +1,9 @@
 """How well raters agree beyond chance: Krippendorff's alpha, and plain percent agreement beside it.
 
-Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": alpha = 1 - D_o / D_e, the disagreement within items over
-the disagreement of answers drawn from all items. 1 is perfect agreement, 0 what chance gives, negative worse than chance.
-Raters may be missing: an item counts by the pairs of answers it has. Give answers about the same A and B for every rater
-of an item, never about the left and right they saw.
+Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": alpha = 1 - D_o / D_e, the disagreement within items
+over the disagreement of answers drawn from all items. 1 is perfect agreement, 0 what chance gives, negative is worse.
+Raters may be missing: an item counts by the pairs of answers it has. Give answers about the same A and B for every
+rater of an item, never about the left and right they saw.
 """
 
 from typing import Literal

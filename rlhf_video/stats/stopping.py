@@ -24,13 +24,11 @@ class PairDecision:
     """Votes given to the pair, counted or not."""
 
 
-def decided(
-    comparisons: Comparisons, *, votes_per_prompt: int | None, level: float = 0.95
-) -> list[PairDecision]:
+def decided(comparisons: Comparisons, *, votes_per_prompt: int | None, level: float = 0.95) -> list[PairDecision]:
     """Return where every pair of systems stands, at any time and as often as one likes.
 
     Bonferroni over the pairs: the chance of ever calling any pair wrongly is at most 1 - level, for all looks and pairs
-    together. With S systems each sequence has level 1 - (1 - level) / (S (S - 1) / 2); decide on S before voting starts.
+    together. With S systems each sequence has level 1 - (1 - level) / (S (S - 1) / 2); fix S before voting starts.
 
     Args:
         comparisons: Votes in the order in which they came; weights are not used, leave out what shall not count.

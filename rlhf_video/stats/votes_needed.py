@@ -1,4 +1,4 @@
-"""How many votes a study of two systems needs, before it starts: with a confidence sequence, and with a fixed number."""
+"""How many votes a study of two systems needs: with a confidence sequence, and with a number fixed beforehand."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from rlhf_video.settings import check_range
 from rlhf_video.stats.bootstrap import check_level
 from rlhf_video.stats.confidence_sequence import deciding_lead
 
-_MOST_VOTES = 20_000
-_UNDECIDED = 1e-6  # studies left when the walk ends; what they would still need is below rounding of the mean
+_MOST_VOTES = 5_000  # of the fixed test: a win rate of 0.52; below it the walk takes many seconds
+_UNDECIDED = 1e-3  # studies left when the walk ends; they would add about 0.1% to the mean
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,25 @@ def votes_needed(
     Args:
         win_rate: Chance that a decided vote goes to one of the systems, in (0, 1), not 1/2.
         tie_rate: Share of ties, in [0, 1); ties move neither test.
-        power: Chance of finding the difference, in [1/2, 1).
+        power: Chance of finding the difference, in [1/2, 0.995).
         level: One minus the chance of a false call.
         num_pairs: Pairs of systems that share that chance (Bonferroni).
 
     Raises:
-        ConfigError: A number is out of its range, or the win rate is so near to 1/2 that over 20,000 votes are needed.
+        ConfigError: A number is out of its range, or the win rate so near to 1/2 that the fixed number is above 5,000.
         DataError: The level is not in (0, 1).
     """
     check_level(level)
     check_range("win_rate", win_rate, above=0.0, below=1.0)
     check_range("tie_rate", tie_rate, least=0.0, below=1.0)
-    check_range("power", power, least=0.5, below=1.0)
+    check_range("power", power, least=0.5, below=0.995)
     check_range("num_pairs", num_pairs, least=1)
     pair_level = 1.0 - (1.0 - level) / num_pairs
     fixed = fixed_votes_needed(win_rate, power=power, level=pair_level)
     if fixed > _MOST_VOTES:
         raise ConfigError(
-            f"win_rate={win_rate} needs about {fixed:,} decided votes even in a study that looks once: too near to "
-            "1/2 to plan for."
+            f"win_rate={win_rate} is too near to 1/2 to plan for: even a study that looks once needs {fixed:,} decided "
+            f"votes, more than {_MOST_VOTES:,}."
         )
     running = _share_running(max(win_rate, 1.0 - win_rate), pair_level)
     return VotesNeeded(
@@ -95,7 +95,7 @@ def fixed_votes_needed(win_rate: float, *, power: float = 0.8, level: float = 0.
 
 def _share_running(win_rate: float, level: float) -> NDArray[np.float64]:
     """Return the exact chance that a study has not stopped after 0, 1, 2, ... decided votes, until hardly any runs."""
-    horizon = 2 * fixed_votes_needed(win_rate, power=0.999, level=level) + 200
+    horizon = 3 * fixed_votes_needed(win_rate, power=0.999, level=level) + 200
     lead = deciding_lead(horizon, level=level)
     finite = lead[np.isfinite(lead)]
     width = int(finite.max()) + 1
