@@ -158,7 +158,8 @@ def _last_excluded(x: NDArray[np.float64], threshold: float) -> float:
     low, high = -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
-        if log_wealth(x, middle)[0].max() >= threshold:
+        made = np.cumsum(np.log1p(_SHARES * ((x[:, None] + 1.0) / (middle + 1.0) - 1.0)), axis=0)
+        if np.logaddexp.reduce(made, axis=1).max() - math.log(len(_SHARES)) >= threshold:
             low = middle
         else:
             high = middle

@@ -6,8 +6,8 @@ rater k answers as the strengths say with chance e_k, and the other way round wi
     P(i beats j | rater k) = e_k s(r_i - r_j) + (1 - e_k) s(r_j - r_i),
 
 with a Beta prior on e_k. e_k = 1 votes as Bradley-Terry says (close systems still lose), 1/2 flips coins, 0 is
-contrary. Here it is fitted by expectation-maximisation, with answers to gold pairs, where the right one is known, as further
-evidence. Ties are half wins, and say nothing about a rater. Always show the unweighted board beside the weighted one.
+contrary. Here it is fitted by expectation-maximisation, with answers to gold pairs, where the right one is known, as
+further evidence. Ties are half wins, and say nothing about a rater. Show the unweighted board beside the weighted one.
 """
 
 import math
