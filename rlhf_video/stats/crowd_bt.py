@@ -7,7 +7,8 @@ rater k answers as the strengths say with chance e_k, and the other way round wi
 
 with a Beta prior on e_k. e_k = 1 votes as Bradley-Terry says (close systems still lose), 1/2 flips coins, 0 is
 contrary. Here it is fitted by expectation-maximisation, with answers to gold pairs, where the right one is known, as
-further evidence. Ties are half wins, and say nothing about a rater. Show the unweighted board beside the weighted one.
+further evidence. Ties are left out: they say nothing about a rater, and as half wins they would shrink the gaps that
+raters are measured by. Always show the unweighted board beside a weighted one.
 """
 
 import math
@@ -49,7 +50,7 @@ def fit_crowd_bt(
     """Fit strengths and accuracies to the mode of their posterior.
 
     Args:
-        comparisons: Votes with raters.
+        comparisons: Votes with raters; weights count as votes.
         gold_right: Gold pairs that each rater, in sorted order of the labels, answered right, shape (K,).
         gold_total: Gold pairs that each rater answered, shape (K,).
         prior: Shapes a, b of the Beta prior on each accuracy, both above 1; a > b says which side is up, as turning all
@@ -58,22 +59,24 @@ def fit_crowd_bt(
 
     Raises:
         ConfigError: A prior out of its range.
-        DataError: No rater column, gold counts that do not fit, or as `fit_ranking`.
+        DataError: No rater column, no decided vote, gold counts that do not fit, or systems without a decided vote that
+            connects them, as `fit_ranking`.
     """
     check_range("prior", min(prior), above=1.0)
-    rater = comparisons.cluster_index("rater")
+    is_decided = comparisons.outcome != 0
+    rater = comparisons.cluster_index("rater")[is_decided]
     labels = np.unique(np.asarray(comparisons.rater))
     right, total = _gold(gold_right, gold_total, len(labels))
-    both = _with_flipped(comparisons)
-    decided = np.where(comparisons.outcome != 0, comparisons.weight, 0.0)
-    votes = np.bincount(rater, weights=decided, minlength=len(labels))
+    decided = comparisons.rows(is_decided)
+    both = _with_flipped(decided)
+    votes = np.bincount(rater, weights=decided.weight, minlength=len(labels))
     accuracy = (prior[0] - 1.0 + right) / (sum(prior) - 2.0 + total)
-    strengths = fit_ranking(comparisons, prior_sd=prior_sd).strengths
+    strengths = fit_ranking(decided, prior_sd=prior_sd).strengths
     for _ in range(_MAX_ROUNDS):
-        honest = _honest(comparisons, strengths, accuracy[rater])
+        honest = _honest(decided, strengths, accuracy[rater])
         weight = np.concatenate((honest, 1.0 - honest)) * both.weight
         strengths = fit_ranking(replace(both, weight=weight), prior_sd=prior_sd).strengths
-        said = np.bincount(rater, weights=decided * honest, minlength=len(labels))
+        said = np.bincount(rater, weights=decided.weight * honest, minlength=len(labels))
         updated = (prior[0] - 1.0 + right + said) / (sum(prior) - 2.0 + total + votes)
         moved, accuracy = float(np.abs(updated - accuracy).max()), updated
         if moved < _SETTLED:
@@ -105,14 +108,13 @@ def reliability_weights(accuracy: ArrayLike, *, most: float = 0.95) -> NDArray[n
 
 
 def _honest(
-    comparisons: Comparisons, strengths: NDArray[np.float64], accuracy: NDArray[np.float64]
+    decided: Comparisons, strengths: NDArray[np.float64], accuracy: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the chance that each vote said what the rater saw, shape (n,); 1 for ties, which read alike both ways."""
-    gap = comparisons.outcome * (strengths[comparisons.first] - strengths[comparisons.second])
-    agrees = win_probability(gap)
+    """Return the chance that each vote said what its rater saw, shape (n,)."""
+    agrees = win_probability(decided.outcome * (strengths[decided.first] - strengths[decided.second]))
     straight = accuracy * agrees
-    chance = straight / (straight + (1.0 - accuracy) * (1.0 - agrees))
-    return np.where(comparisons.outcome == 0, 1.0, chance)
+    chance: NDArray[np.float64] = straight / (straight + (1.0 - accuracy) * (1.0 - agrees))
+    return chance
 
 
 def _with_flipped(comparisons: Comparisons) -> Comparisons:

@@ -27,7 +27,7 @@ def share_flagged_by_fastchat(table: Comparisons, *, alpha: float) -> float:
     wins, losses = np.zeros((2, 4, 4))
     np.add.at(wins, (low, high), vote == 1)
     np.add.at(losses, (low, high), vote == -1)
-    share = (wins / (wins + losses))[low, high]
+    share = wins[low, high] / (wins + losses)[low, high]
     assert table.rater is not None
     flagged = 0
     for rater in np.unique(table.rater):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlhf_video.errors import DataError
-from rlhf_video.stats import Comparisons, decided, sequence_interval
+from rlhf_video.stats import Comparisons, decided, deciding_lead, sequence_interval
 
 
 def board(*, prompts: bool = True) -> Comparisons:
@@ -61,17 +61,25 @@ def test_prompts_are_the_values_when_asked_for() -> None:
     assert decided(board(prompts=False), votes_per_prompt=None)[0].winner == "a"
 
 
-def test_equal_systems_are_called_different_in_few_studies() -> None:
-    # The chance of any wrong call on three pairs together; each study is looked at once more per prompt.
-    rng, wrong = np.random.default_rng(1), 0
-    for _ in range(100):
-        outcome = rng.choice([-1, 0, 1], size=180).astype(np.int8)
+def test_pairs_are_decided_exactly_when_their_lead_suffices_at_the_shared_level() -> None:
+    rng, calls = np.random.default_rng(1), []
+    needed = deciding_lead(60, level=1 - 0.05 / 3)
+    for gap in np.linspace(0, 0.9, 8):
+        outcome = rng.choice([-1, 1], size=(60, 3), p=[(1 - gap) / 2, (1 + gap) / 2]).astype(np.int8)
         table = Comparisons(
             systems=("a", "b", "c"),
             first=np.tile([0, 0, 1], 60),
             second=np.tile([1, 2, 2], 60),
-            outcome=outcome,
+            outcome=outcome.ravel(),
             weight=np.ones(180),
         )
-        wrong += any(decision.winner for decision in decided(table, votes_per_prompt=None))
-    assert wrong <= 5
+        ever = (np.abs(np.cumsum(outcome, axis=0)) >= needed[:, None]).any(axis=0)
+        calls.append(ever)
+        assert [decision.winner is not None for decision in decided(table, votes_per_prompt=None)] == list(ever)
+    assert 0 < np.mean(calls) < 1
+
+
+def test_any_wrong_call_among_all_pairs_is_rare() -> None:
+    votes = np.random.default_rng(2).choice([-1, 1], size=(1000, 3, 400))
+    needed = deciding_lead(400, level=1 - 0.05 / 3)
+    assert (np.abs(np.cumsum(votes, axis=-1)) >= needed).any(axis=(1, 2)).mean() <= 0.05
