@@ -107,9 +107,7 @@ def reliability_weights(accuracy: ArrayLike, *, most: float = 0.95) -> NDArray[n
     return weights
 
 
-def _honest(
-    decided: Comparisons, strengths: NDArray[np.float64], accuracy: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _honest(decided: Comparisons, strengths: NDArray[np.float64], accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the chance that each vote said what its rater saw, shape (n,)."""
     agrees = win_probability(decided.outcome * (strengths[decided.first] - strengths[decided.second]))
     straight = accuracy * agrees

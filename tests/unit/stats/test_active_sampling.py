@@ -39,7 +39,9 @@ def test_prompts_with_the_fewest_votes_of_the_pair_come_next() -> None:
 
 def test_what_is_not_eligible_is_never_drawn() -> None:
     eligible = np.array([[True, False], [False, False]])
-    np.testing.assert_array_equal(sampling_probabilities([[9, 0], [0, 0]], [0.5, 0.5], eligible=eligible), [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(
+        sampling_probabilities([[9, 0], [0, 0]], [0.5, 0.5], eligible=eligible), [[1, 0], [0, 0]]
+    )
 
 
 def test_whole_floor_is_an_even_draw() -> None:

@@ -17,10 +17,7 @@ FOUR_OBSERVERS = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."
 def long_form(observers: list[str]) -> Long:
     """Return items, raters and answers of one string per observer."""
     cells = [
-        (item, rater, answer)
-        for rater, row in enumerate(observers)
-        for item, answer in enumerate(row)
-        if answer != "."
+        (item, rater, answer) for rater, row in enumerate(observers) for item, answer in enumerate(row) if answer != "."
     ]
     items, raters, answers = zip(*cells, strict=True)
     return list(items), list(raters), list(answers)
@@ -82,7 +79,9 @@ def test_ordinal_alpha_forgives_ties_more_than_reversals() -> None:
     items, raters = [0, 0, 1, 1, 2, 2, 3, 3], [0, 1] * 4
     near, far = [1, 0, -1, -1, 1, 1, 0, 0], [1, -1, -1, -1, 1, 1, 0, 0]
     by_metric = {
-        metric: [krippendorff_alpha(items, raters, votes, metric=metric, num_resamples=10).mean for votes in (near, far)]
+        metric: [
+            krippendorff_alpha(items, raters, votes, metric=metric, num_resamples=10).mean for votes in (near, far)
+        ]
         for metric in ("nominal", "ordinal")
     }
     assert by_metric["ordinal"][0] - by_metric["ordinal"][1] > 0.3
