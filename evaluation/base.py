@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Family = Literal["vbench-official", "vbench-port", "reward", "measure"]
-"""Who defines the number: the original package, our port of it, a reward model, or a measurement of our own. Values of
-two families are never mixed in one number."""
+Family = Literal["vbench-official", "vbench-port", "vbench-long-port", "reward", "measure"]
+"""Who defines the number: the original package, our port of it, our port of VBench-Long, a reward model, or a
+measurement of our own. Values of two families are never mixed in one number."""
 Status = Literal["ok", "skipped", "failed"]
 
 
@@ -38,6 +38,8 @@ class ClipEntry:
     """Dimensions of the suite that the prompt belongs to (VBench asks each of some prompts alone); None: all."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the suite says about the prompt, for example VBench's auxiliary_info of a dimension."""
+    seconds: float | None = None
+    """Its length; None where nobody measured it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ class MetricSpec:
     """SPDX name of code and weights."""
     paper: str | None = None
     """Source of the formula, None for our own."""
+    first_of_prompt: int | None = None
+    """Of the clips of a prompt that have a value, only so many count, by sample number; None: all. VBench's static
+    filter keeps five."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ CATALOGUE: dict[str, str] = {
     "subject_consistency": "evaluation.ports.subject_consistency:SubjectConsistency",
     "temporal_flickering": "evaluation.ports.temporal_flickering:TemporalFlickering",
     "temporal_style": "evaluation.ports.temporal_style:TemporalStyle",
+    # The same on the parts of long clips, family "vbench-long-port": {name: vbench_long, options: {dimension: ...}}.
+    "vbench_long": "evaluation.metrics.vbench_long:VBenchLong",
     # The original package in its own environment: {name: vbench_official, options: {dimension: scene}}.
     "vbench_official": "evaluation.vbench_compat.official:VBenchOfficial",
 }

@@ -91,10 +91,15 @@ class DynamicDegree:
         return fastest(self._flow(first, second))
 
 
-def fastest(flow: Tensor) -> Tensor:
-    """Return the mean length of the longest 5% of displacements, (pairs,), for flow (pairs, 2, height, width)."""
+def fastest(flow: Tensor, share: float = FASTEST_SHARE) -> Tensor:
+    """Return the mean length of the longest displacements, (pairs,), for flow (pairs, 2, height, width).
+
+    Args:
+        flow: In pixels.
+        share: Of the pixels that count, in (0, 1].
+    """
     lengths = torch.linalg.vector_norm(flow, dim=1).flatten(1)  # its gradient at no motion is 0, that of sqrt NaN
-    return lengths.topk(max(1, int(FASTEST_SHARE * lengths.shape[1])), dim=1).values.mean(dim=1)
+    return lengths.topk(max(1, int(share * lengths.shape[1])), dim=1).values.mean(dim=1)
 
 
 def is_dynamic(speeds: Tensor) -> Tensor:

@@ -86,6 +86,13 @@ LEDGER: dict[str, WeightFile] = {
         licence="Apache-2.0",
         note="VBench's subject consistency reads it. Neither size nor hash is published.",
     ),
+    "dinov2_vit_b_14": WeightFile(
+        repository=None,
+        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
+        file="dinov2_vitb14_pretrain.pth",
+        licence="Apache-2.0",
+        note="VBench-Long's subject consistency reads it. Neither size nor hash is published.",
+    ),
     "grit_b": WeightFile(
         repository="OpenGVLab/VBench_Used_Models",
         file="grit_b_densecap_objectdet.pth",

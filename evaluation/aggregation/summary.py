@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from evaluation.base import Family
 from evaluation.scores import Column, SystemScores
 from evaluation.vbench_compat.columns import VBENCH_FAMILIES, TotalPlan, dimension_of, plan_totals
-from evaluation.vbench_compat.totals import TotalName
+from evaluation.vbench_compat.length_rule import length_warnings
+from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, TotalName
 from rlhf_video.stats import Interval, JointMeans, bootstrap_mean, share_interval
 
 FEW_PROMPTS = 8
@@ -87,7 +88,11 @@ def summarise(
         _summarise_total(scores, plan, clusters, num_resamples=num_resamples, seed=seed, level=level)
         for plan in plan_totals(scores, partial=partial)
     )
-    warnings = (*_warn_of_totals(totals, dimensions), *_warn_of_columns(scores, dimensions))
+    warnings = (
+        *_warn_of_families(scores),
+        *_warn_of_totals(totals, dimensions),
+        *_warn_of_columns(scores, dimensions),
+    )
     return Summary(system=scores.system, dimensions=dimensions, totals=totals, warnings=warnings)
 
 
@@ -157,6 +162,18 @@ def _summarise_total(
     )
 
 
+def _warn_of_families(scores: SystemScores) -> list[str]:
+    """Say which suite does not fit the clips, and that VBench-Long has no total here."""
+    families = {column.family for column in scores.columns}
+    warnings = length_warnings(families, [entry.seconds for entry in scores.entries if entry.seconds is not None])
+    if "vbench-long-port" in families:
+        warnings.append(
+            "vbench-long-port has no total: VBench's repository states the constants of VBench's totals alone, and not "
+            "all sixteen dimensions have a port."
+        )
+    return warnings
+
+
 def _warn_of_totals(totals: tuple[Total, ...], dimensions: tuple[DimensionSummary, ...]) -> list[str]:
     """Say of every family with a total that it rewards frozen video, with its dynamic degree."""
     warnings = []
@@ -195,8 +212,23 @@ def _warn_of_columns(scores: SystemScores, dimensions: tuple[DimensionSummary, .
             warnings.append(f"{name} has no value for any of {line.num_asked} clips.")
         elif line.num_ok and interval.num_clusters < FEW_PROMPTS:
             warnings.append(f"{name} rests on {interval.num_clusters} prompts: its interval is rough.")
-        if line.column.family in VBENCH_FAMILIES and dimension_of(line.column) is None:
+        dimension = dimension_of(line.column)
+        if dimension is not None and VBENCH_DIMENSIONS[dimension].may_skip and line.num_skipped and line.num_ok:
+            warnings.append(_left_out(scores, line))
+        if line.column.family in VBENCH_FAMILIES and dimension is None:
             warnings.append(
                 f"{name} is of {line.column.family} but bears the name of no VBench dimension: it enters no total."
             )
     return warnings
+
+
+def _left_out(scores: SystemScores, line: DimensionSummary) -> str:
+    """Say how many clips a column rests on, where VBench leaves out clips by a rule of its own."""
+    name = line.column.name
+    statuses = scores.statuses[name]
+    skipped = scores.reasons[name].get(statuses.index("skipped"), "no reason")
+    num_prompts = len(set(scores.clusters[scores.asked(name)].tolist()))
+    return (
+        f"{name} counts {line.num_ok} of {line.num_asked} clips, of {line.interval.num_clusters} of {num_prompts} "
+        f"prompts; VBench leaves out the others too, first with: {skipped}."
+    )

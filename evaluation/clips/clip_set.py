@@ -151,4 +151,5 @@ def _entry(item: _Checked) -> ClipEntry:
         seed=clip.seed,
         dimensions=clip.asked.dimensions,
         facts=clip.asked.facts,
+        seconds=None if item.facts is None else item.facts.num_frames / item.facts.fps,
     )

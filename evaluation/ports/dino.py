@@ -1,4 +1,4 @@
-"""DINO's vision transformer (Caron et al. 2021, arXiv:2104.14294), from the authors' own weight file.
+"""DINO's and DINOv2's vision transformers (arXiv:2104.14294, arXiv:2304.07193), from the authors' own weight files.
 
 Same names as the file's. Two of the authors' rules make a score: columns and rows that fill no patch are dropped, and
 position embeddings are interpolated with the scale factors (patches + 0.1) / side, not to the size itself.
@@ -7,7 +7,7 @@ position embeddings are interpolated with the scale factors (patches + 0.1) / si
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,16 @@ HEAD_WIDTH = 64
 NORM_EPS = 1e-6
 NUDGE = 0.1
 """What the authors add to a number of patches, against rounding in the interpolation's output size."""
+_MASK_TOKEN = "mask_token"  # of DINOv2's training, unused where nothing is masked
+
+
+class _Architecture(TypedDict):
+    width: int
+    depth: int
+    hidden: int
+    patch_size: int
+    num_positions: int
+    is_scaled: bool
 
 
 class _Attention(nn.Module):
@@ -48,17 +58,30 @@ class _Mlp(nn.Module):
         return cast(Tensor, self.fc2(functional.gelu(self.fc1(tokens))))
 
 
+class _Scale(nn.Module):
+    """A learned factor for each channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens * self.gamma
+
+
 class _Block(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, is_scaled: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = _Attention(width)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = _Mlp(width, hidden)
+        self.ls1 = _Scale(width) if is_scaled else nn.Identity()
+        self.ls2 = _Scale(width) if is_scaled else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.norm1(tokens))
-        return cast(Tensor, tokens + self.mlp(self.norm2(tokens)))
+        tokens = tokens + self.ls1(self.attn(self.norm1(tokens)))
+        return cast(Tensor, tokens + self.ls2(self.mlp(self.norm2(tokens))))
 
 
 class _PatchEmbedding(nn.Module):
@@ -70,7 +93,9 @@ class _PatchEmbedding(nn.Module):
 class Dino(nn.Module):
     """The backbone without its projection head."""
 
-    def __init__(self, *, width: int, depth: int, hidden: int, patch_size: int, num_positions: int) -> None:
+    def __init__(
+        self, *, width: int, depth: int, hidden: int, patch_size: int, num_positions: int, is_scaled: bool = False
+    ) -> None:
         """Build it.
 
         Args:
@@ -79,12 +104,13 @@ class Dino(nn.Module):
             hidden: Width inside an MLP.
             patch_size: Side of a patch in pixels.
             num_positions: Rows of the position embedding: a square number of patches, and one.
+            is_scaled: Whether what a block adds is scaled for each channel, as in DINOv2.
         """
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, width))
         self.patch_embed = _PatchEmbedding(width, patch_size)
-        self.blocks = nn.ModuleList([_Block(width, hidden) for _ in range(depth)])
+        self.blocks = nn.ModuleList([_Block(width, hidden, is_scaled=is_scaled) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -111,22 +137,22 @@ class Dino(nn.Module):
 
 
 def load_dino(path: Path) -> Dino:
-    """Load a DINO vision transformer of any published size, frozen, in float32.
+    """Load a vision transformer of DINO, or of DINOv2 without registers, up to size L, frozen, in float32.
 
     Args:
-        path: A state dict such as dino_vitbase16_pretrain.pth.
+        path: A state dict such as dino_vitbase16_pretrain.pth or dinov2_vitb14_pretrain.pth.
 
     Raises:
         RewardError: Missing, corrupt or truncated weights, or those of another model.
     """
-    state = read_state(path)
+    state = {name: value for name, value in read_state(path).items() if name != _MASK_TOKEN}
     with no_init_weights():
         model = Dino(**_architecture(state, path))
     load_strictly(model, state, source=path)
     return model
 
 
-def _architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, int]:
+def _architecture(state: Mapping[str, Tensor], path: Path) -> _Architecture:
     """Read the sizes off the shapes."""
     for name in ("pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
         if name not in state:
@@ -144,4 +170,5 @@ def _architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, int]:
         "hidden": state["blocks.0.mlp.fc1.weight"].shape[0],
         "patch_size": patch_size,
         "num_positions": num_positions,
+        "is_scaled": "blocks.0.ls1.gamma" in state,
     }

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.ports.frames import flow_input
 from evaluation.ports.weights import find_weights
 from rewards.dynamic_degree import fastest, is_dynamic
 from rewards.flow import FlowModel, sample_frames
-from rewards.raft import CELL
 
 ITERATIONS = 20
 """Refinements of the flow (VBench)."""
@@ -60,13 +59,10 @@ class DynamicDegree:
         sampled = sample_frames(len(clip.frames), fps=clip.fps, at_least=1)
         if len(sampled) < 2:
             raise SkipClipError(f"{len(clip.frames)} frames at {clip.fps:g} fps are too short to compare two at 8 fps")
-        frames = clip.frames[list(sampled)].to(torch.float32) / 255
-        height, width = frames.shape[-2:]
-        across, down = -width % CELL, -height % CELL
-        padding = (across // 2, across - across // 2, down // 2, down - down // 2)
+        frames = clip.frames[list(sampled)]
         with torch.inference_mode():
-            padded = functional.pad(frames, padding, mode="replicate")[None]
-            speeds = self._flow.over_neighbours(self._speeds, padded) * (256 / min(height, width))
+            speeds = self._flow.over_neighbours(self._speeds, flow_input(frames)[None])
+            speeds = speeds * (256 / min(frames.shape[-2:]))
         values = {"dynamic_degree": float(is_dynamic(speeds)[0])}
         return ClipScore(values=values, curves={"dynamic_degree": speeds[0].tolist()})
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rewards.raft import CELL
 from rewards.video_ops import CLIP_MEAN, CLIP_STD, centre_crop, normalise
 
 
@@ -44,3 +45,20 @@ def clip_square(frames: Tensor, size: int) -> Tensor:
         pixels = functional.interpolate(pixels, size=whole, mode="bicubic", align_corners=False)
         pixels = pixels.clamp_(0, 255).round_()
     return normalise(centre_crop(pixels, (size, size)) / 255, CLIP_MEAN, CLIP_STD)
+
+
+def flow_input(frames: Tensor) -> Tensor:
+    """Return RAFT's input as VBench makes it: sides padded to multiples of 8 by repeating the border.
+
+    VBench never cuts the padding off again, so it counts among the pixels.
+
+    Args:
+        frames: uint8, (F, 3, H, W).
+
+    Returns:
+        float32 in [0, 1], (F, 3, H or more, W or more).
+    """
+    height, width = frames.shape[-2:]
+    across, down = -width % CELL, -height % CELL
+    padding = (across // 2, across - across // 2, down // 2, down - down // 2)
+    return functional.pad(frames.to(torch.float32) / 255, padding, mode="replicate")

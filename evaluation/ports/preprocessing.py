@@ -86,3 +86,23 @@ def dino_input(frames: Tensor, short_side: int = 224) -> Tensor:
     """
     resized = resize_short_side_aliased(frames.to(torch.float32), short_side, mode="bilinear")
     return normalise(resized / 255.0, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def dinov2_input(frames: Tensor) -> Tensor:
+    """Return DINOv2's input as VBench-Long makes it: cubic and smoothed, the centre cut out.
+
+    It states no `antialias`; torchvision smooths since 0.17, and did not before.
+
+    Args:
+        frames: uint8, (F, 3, H, W).
+
+    Returns:
+        Float32, normalised, (F, 3, 224, 224).
+    """
+    height, width = short_side_size(int(frames.shape[-2]), int(frames.shape[-1]), 256)
+    pixels = frames.to(torch.float32)
+    if (height, width) != frames.shape[-2:]:
+        pixels = functional.interpolate(
+            pixels, size=(height, width), mode="bicubic", align_corners=False, antialias=True
+        )
+    return normalise(centre_crop(pixels, (224, 224)) / 255.0, IMAGENET_MEAN, IMAGENET_STD)

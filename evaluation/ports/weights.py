@@ -14,6 +14,7 @@ CACHE_VARIABLE = "VBENCH_CACHE_DIR"
 CACHED: dict[str, tuple[str, ...]] = {
     "aesthetic_linear": ("vbench/aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",),
     "dino_vit_b_16": ("vbench/dino_model/dino_vitbase16_pretrain.pth", "hub/checkpoints/dino_vitbase16_pretrain.pth"),
+    "dinov2_vit_b_14": ("hub/checkpoints/dinov2_vitb14_pretrain.pth",),
     "openai_clip_vit_b_32": ("vbench/clip_model/ViT-B-32.pt", "clip/ViT-B-32.pt"),
     "openai_clip_vit_l_14": ("vbench/clip_model/ViT-L-14.pt", "clip/ViT-L-14.pt"),
     "raft_things": ("vbench/raft_model/models/raft-things.pth",),

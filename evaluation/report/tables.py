@@ -17,6 +17,7 @@ from rlhf_video.stats import Interval
 FAMILIES: dict[Family, str] = {
     "vbench-official": "VBench, the original package",
     "vbench-port": "VBench, ports on the modern stack (never mixed with the original's numbers)",
+    "vbench-long-port": "VBench-Long, ports on the modern stack (never mixed with VBench's numbers)",
     "reward": "Reward models",
     "measure": "Measurements",
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from evaluation.base import ClipEntry, DecodedClip
+from evaluation.base import ClipEntry, DecodedClip, Family
 from evaluation.prompt_suites import Suite
 from evaluation.registry import NamedMetric, build_metric
 from evaluation.running.metric_building import label_of
@@ -17,6 +17,7 @@ from evaluation.running.store import ResultStore
 from evaluation.running.suite_config import EvaluationConfig, MetricConfig
 from evaluation.running.systems import declared_size, generation, read_clips, read_suite
 from evaluation.running.weights_state import weight_states
+from evaluation.vbench_compat.length_rule import length_warnings
 from rewards.errors import RewardError
 from rlhf_video.algorithms.generate import MANIFEST, describe
 from rlhf_video.data import ClipSize, read_frames
@@ -33,7 +34,8 @@ class _Line:
     """One metric of the plan."""
 
     label: str
-    family: str
+    family: Family | None
+    """None where it cannot be built."""
     to_do: int | None
     seconds: float | None
     source: str
@@ -61,6 +63,7 @@ def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
         _metric_line(config, entry, clips, expected, store, sample if measure else None) for entry in config.metrics
     ]
     parts += ["", _metric_table(lines), "", _time_text(lines), _memory_text(config, sample)]
+    parts += [f"note        {warning}" for warning in _length_warnings(lines, clips, sample)]
     if isinstance(clips, str):
         parts.append(f"clips       not ready: {clips}")
     return "\n".join(parts)
@@ -97,11 +100,11 @@ def _metric_line(
     states = weight_states(entry.name, entry.options)
     needed = "; ".join(map(str, states))
     if any(state.path is None for state in states):
-        return _Line(label_of(entry), "", None, None, "not here", needed)
+        return _Line(label_of(entry), None, None, None, "not here", needed)
     try:
         metric = build_metric(entry.name, entry.label, entry.options, device=config.device)
     except (RewardError, RlhfVideoError) as error:
-        return _Line(label_of(entry), "", None, None, "cannot be built", str(error))
+        return _Line(label_of(entry), None, None, None, "cannot be built", str(error))
     if isinstance(clips, str):
         seen: list[float] = []
         to_do = sum(expected.values())
@@ -131,6 +134,18 @@ def _sample_clip(config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, 
     return DecodedClip(entry, _noise(size), float(config.sampling.fps or 16))
 
 
+def _length_warnings(
+    lines: Sequence[_Line], clips: Mapping[str, tuple[ClipEntry, ...]] | str, sample: DecodedClip | None
+) -> list[str]:
+    """Say which suite does not fit the clips: those that are there, else the declared length."""
+    if isinstance(clips, str):
+        seconds = [] if sample is None else [len(sample.frames) / sample.fps]
+    else:
+        entries = [entry for of_system in clips.values() for entry in of_system]
+        seconds = [entry.seconds for entry in entries if entry.seconds is not None]
+    return length_warnings({line.family for line in lines if line.family is not None}, seconds)
+
+
 def _noise(size: ClipSize) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     shape = (size.num_frames, 3, size.height, size.width)
@@ -149,7 +164,7 @@ def _metric_table(lines: Sequence[_Line]) -> str:
     rows = [
         [
             line.label,
-            line.family,
+            line.family or "",
             "-" if line.to_do is None else str(line.to_do),
             "-" if line.seconds is None else f"{line.seconds:.3f}",
             line.source,

@@ -3,6 +3,7 @@
 import errno
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,9 @@ from evaluation.running.store import ResultStore
 from evaluation.scores import Column, SystemScores
 from rlhf_video.data import read_frames
 from rlhf_video.errors import DataError
+
+_Cell = tuple[float, Status | None, str | None]
+"""Value, status and reason of a clip in one column."""
 
 
 class MetricFacts(Protocol):
@@ -135,7 +139,7 @@ def system_scores(
         results = [store.find(entry, metric.key) for entry in entries]
         for dimension in spec.dimensions:
             name = metric.column(dimension)
-            column = _column(entries, spec, dimension, results)
+            column = _first_of_prompt(entries, _column(entries, spec, dimension, results), spec.first_of_prompt)
             columns.append(
                 Column(name=name, family=spec.family, unit=spec.unit, higher_is_better=spec.higher_is_better)
             )
@@ -154,9 +158,9 @@ def system_scores(
 
 def _column(
     entries: Sequence[ClipEntry], spec: MetricSpec, dimension: str, results: Sequence[ClipResult | None]
-) -> list[tuple[float, Status | None, str | None]]:
-    """Return (value, status, reason) of each clip in one dimension."""
-    column: list[tuple[float, Status | None, str | None]] = []
+) -> list[_Cell]:
+    """Return the cells of one dimension."""
+    column: list[_Cell] = []
     for entry, result in zip(entries, results, strict=True):
         if not is_asked(entry, spec, dimension):
             column.append((math.nan, None, None))
@@ -167,6 +171,19 @@ def _column(
         else:
             column.append((math.nan, result.status, result.reason))
     return column
+
+
+def _first_of_prompt(entries: Sequence[ClipEntry], column: Sequence[_Cell], count: int | None) -> Sequence[_Cell]:
+    """Skip what has a value but comes after the first `count` values of its prompt; None keeps all."""
+    if count is None:
+        return column
+    kept, taken = list(column), Counter[str]()
+    for i in sorted(range(len(entries)), key=lambda i: entries[i].sample):
+        if column[i][1] == "ok":
+            taken[entries[i].prompt] += 1
+            if taken[entries[i].prompt] > count:
+                kept[i] = (math.nan, "skipped", f"the first {count} clips of its prompt that pass are enough")
+    return kept
 
 
 def _score_clip(entry: ClipEntry, metrics: Sequence[NamedMetric], store: ResultStore) -> int:

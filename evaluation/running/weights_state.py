@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.ports.long_consistency import DINOV2
 from evaluation.ports.weights import cached_places
 from rewards import catalogue as reward_catalogue
 from rewards.factories import load_factory
@@ -68,6 +69,11 @@ def _needed(name: str, options: Mapping[str, object]) -> tuple[str, ...]:
         return _needed_by_reward(str(options.get("name")), inner)
     if name == "drift":
         return _needed(str(options.get("metric")), inner)
+    if name == "vbench_long":
+        dimension, choice = str(options.get("dimension")), options.get("clip_to_clip", "dinov2")
+        compares = dimension == "subject_consistency" and choice == "dinov2"
+        own = str(options.get("clip_to_clip_weights", DINOV2))
+        return (*(_needed(dimension, inner)), *((own,) if compares else ()))
     parameters = inspect.signature(load_factory("metric", name, CATALOGUE)).parameters.values()
     values = [options.get(parameter.name, parameter.default) for parameter in parameters]
     return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value in LEDGER))

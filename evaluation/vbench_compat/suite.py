@@ -25,7 +25,7 @@ INSTALLED = Path("installed")
 """In place of a file: the one of the installed package."""
 NUM_SAMPLES, NUM_FLICKERING_SAMPLES = 5, 25
 """Clips that VBench makes of a prompt, and of one for temporal_flickering. Of these 25 its `static_filter.py` keeps
-five that hardly move; without such a filter the flickering score also measures motion."""
+five that hardly move, and so does the port (`static_filter`); without it the flickering score also measures motion."""
 _KNOWN = {"5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd": "0.1.5"}
 """SHA-256 of the file -> version of the package that ships it."""
 

@@ -7,7 +7,8 @@ some; here a total without all of its dimensions is refused, or called partial.
 
 What is averaged within a dimension: we take the mean over clips, as VBench does on several GPUs. On one GPU it pools
 frames of all clips in `POOLED_FRAMES`, which is the same where all clips are equally long; `pooled_mean` has its
-number for others. It leaves out clips of "color" where no coloured object is found (here: skipped).
+number for others. It leaves out clips of "color" where no coloured object is found, and
+clips of "temporal_flickering" that move (here: skipped).
 """
 
 from collections.abc import Collection, Mapping
@@ -37,13 +38,13 @@ class VbenchDimension:
     weight: float = 1.0
     """In the mean of its group."""
     may_skip: bool = False
-    """Whether VBench itself leaves out clips that it cannot judge."""
+    """Whether VBench itself leaves out clips: those that it cannot judge, or that its static filter drops."""
 
 
 VBENCH_DIMENSIONS: Mapping[str, VbenchDimension] = {
     "subject_consistency": VbenchDimension("quality", least=0.1462),
     "background_consistency": VbenchDimension("quality", least=0.2615),
-    "temporal_flickering": VbenchDimension("quality", least=0.6293),
+    "temporal_flickering": VbenchDimension("quality", least=0.6293, may_skip=True),
     "motion_smoothness": VbenchDimension("quality", least=0.706, most=0.9975),
     "dynamic_degree": VbenchDimension("quality", weight=0.5),
     "aesthetic_quality": VbenchDimension("quality"),

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from typing import Any
 
@@ -51,12 +52,65 @@ def test_one_failed_clip_refuses_the_totals_it_enters(vbench_table: Any) -> None
 
 
 def test_clips_that_vbench_leaves_out_itself_do_not_refuse_a_total(vbench_table: Any) -> None:
-    for dimension, is_allowed in (("color", True), ("human_action", False)):
+    for dimension, is_allowed in (("color", True), ("temporal_flickering", True), ("human_action", False)):
         scores = vbench_table()
         scores.values[dimension][0] = math.nan
         scores.statuses[dimension] = ("skipped", *scores.statuses[dimension][1:])
         total = summarise(scores, num_resamples=100).totals[-1]
         assert (total.interval is not None) is is_allowed
+
+
+def test_a_column_says_how_many_clips_the_static_filter_left(table: Any) -> None:
+    values = np.array([0.9, 0.8, math.nan, math.nan, math.nan, math.nan])
+    scores = table({"temporal_flickering": values}, samples=2, family="vbench-port", missing="skipped")
+    scores.reasons["temporal_flickering"].update({2: "it moves: a lot"})
+    summary = summarise(scores, num_resamples=100)
+    assert (
+        "temporal_flickering counts 2 of 6 clips, of 1 of 3 prompts; VBench leaves out the others too, first with: it "
+        "moves: a lot."
+    ) in summary.warnings
+    assert (summary.dimensions[0].num_skipped, summary.dimensions[0].coverage) == (4, pytest.approx(1 / 3))
+
+
+def test_vbench_long_enters_no_total_and_no_other_familys(vbench_table: Any, table: Any) -> None:
+    long = vbench_table(family="vbench-long-port")
+    summary = summarise(long, num_resamples=100)
+    assert summary.totals == ()
+    assert any("vbench-long-port has no total" in warning for warning in summary.warnings)
+    port = table({"port/scene": np.full(24, 0.9)}, samples=2, family="vbench-port")
+    both = type(long)(
+        system="mine",
+        entries=long.entries,
+        columns=long.columns + port.columns,
+        values={**long.values, **port.values},
+        statuses={**long.statuses, **port.statuses},
+        reasons={**long.reasons, **port.reasons},
+    )
+    totals = summarise(both, num_resamples=100).totals
+    assert {total.family for total in totals} == {"vbench-port"} and all(total.refused for total in totals)
+
+
+@pytest.mark.parametrize(
+    ("family", "seconds", "expected"),
+    [
+        ("vbench-port", 5.0, "6 of 6 clips are 5 s or longer (up to 5.00 s)"),
+        ("vbench-official", 5.0625, "by VBench-Long (vbench_long), not by VBench (vbench-official)"),
+        ("vbench-port", 4.99, None),
+        ("vbench-port", None, None),
+        ("vbench-long-port", 4.99, "6 of 6 clips are shorter than 5 s (from 4.99 s)"),
+        ("vbench-long-port", 5.0, None),
+        ("measure", 60.0, None),
+    ],
+)
+def test_clips_of_another_suites_length_are_told(
+    table: Any, family: str, seconds: float | None, expected: str | None
+) -> None:
+    scores = table({"temporal_style": np.full(6, 0.5)}, family=family)
+    entries = tuple(dataclasses.replace(entry, seconds=seconds) for entry in scores.entries)
+    warnings = summarise(dataclasses.replace(scores, entries=entries), num_resamples=100).warnings
+    told = [warning for warning in warnings if "VBench asks to measure" in warning]
+    assert len(told) == (expected is not None)
+    assert expected is None or expected in told[0]
 
 
 def test_missing_dimension_is_named_and_never_counts_as_zero(vbench_table: Any, table: Any) -> None:

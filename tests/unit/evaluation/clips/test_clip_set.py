@@ -80,6 +80,7 @@ def test_dimensions_and_facts_of_the_suite_go_with_the_clip(tmp_path: Path) -> N
     clip(tmp_path / "a red bird-0.mp4")
     (entry,) = read_clip_set(tmp_path, make_suite("test", "1", [asked]))
     assert (entry.dimensions, entry.facts) == (asked.dimensions, asked.facts)
+    assert entry.seconds == SIZE.num_frames / 8.0
 
 
 def test_missing_clips_are_listed_first_few_and_count(tmp_path: Path) -> None:

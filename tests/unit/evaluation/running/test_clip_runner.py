@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec
+from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec, SkipClipError
 from evaluation.registry import NamedMetric
 from evaluation.running import runner
 from evaluation.running.runner import Progress, score_clips, system_scores
@@ -140,6 +140,22 @@ def test_vbench_dimension_is_asked_of_its_own_prompts_alone(
     assert scores.statuses["port"] == ("ok", "ok", None, None, None, None)
     assert scores.statuses["own"] == ("ok",) * 6
     assert port.metric.num_calls == 2 and scores.coverage("port") == 1.0  # type: ignore[union-attr]
+
+
+def test_only_the_first_clips_of_a_prompt_that_have_a_value_count_where_a_metric_says_so(
+    tmp_path: Path, entries: list[ClipEntry], brightness: Build
+) -> None:
+    prompts = {1: "moves", 3: "other"}
+    samples = (4, 1, 2, 0, 3, 0)  # in the order of the files
+    asked = [
+        replace(entry, prompt=prompts.get(i, "still"), sample=samples[i]) for i, entry in enumerate(entries)
+    ]  # "still" has the numbers 4, 2, 3, 0
+    metric = brightness({"moves": SkipClipError("it moves")})
+    metric.metric.spec = replace(metric.spec, first_of_prompt=2)  # type: ignore[misc]
+    scores = _run(tmp_path, asked, [metric])
+    assert scores.statuses["mean_level"] == ("skipped", "skipped", "ok", "ok", "skipped", "ok")
+    assert scores.reasons["mean_level"][0] == "the first 2 clips of its prompt that pass are enough"
+    assert np.isnan(scores.values["mean_level"]).tolist() == [True, True, False, False, True, False]
 
 
 @pytest.mark.parametrize(

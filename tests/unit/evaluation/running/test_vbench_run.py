@@ -107,6 +107,19 @@ def test_plan_says_clips_weights_and_time_and_writes_nothing(
     assert "luminance_flicker | measure |              0 |" in printed.replace("  |", " |") or "recorded" in printed
 
 
+def test_plan_and_report_say_where_clips_are_of_another_suites_length(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "metrics=[{name: vbench_long, options: {dimension: temporal_flickering}}, {name: temporal_flickering}]"
+    told = "6 of 6 clips are shorter than 5 s"
+    assert call("plan", long) == 0
+    assert f"note        {told}" in capsys.readouterr().out
+    assert call("run", long) == 0
+    assert "3 of 3 clips are shorter than 5 s" in capsys.readouterr().out
+    entries = read_record(tmp_path / "run").systems["dim"]
+    assert [entry.seconds for entry in entries] == [3 / 8.0] * 3
+
+
 def test_absent_weights_stop_the_run_unless_it_is_partial(
     call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
