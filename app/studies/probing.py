@@ -118,7 +118,7 @@ def _open_safely(path: Path) -> _Tags:
 
 def _check_shape(path: Path, stream: Any) -> None:
     height, width = stream.height, stream.width
-    if not (LEAST_SIDE <= min(height, width) and max(height, width) <= GREATEST_SIDE):
+    if not (min(height, width) >= LEAST_SIDE and max(height, width) <= GREATEST_SIDE):
         raise DataError(
             f"Clip '{path}' has pictures of {height}x{width} pixels: each side must lie in {LEAST_SIDE} to "
             f"{GREATEST_SIDE}. Enlarge or shrink it first."
