@@ -44,7 +44,7 @@ _FORMATS: dict[Suffix, _Format] = {
         },
         {"movflags": "+faststart", "fflags": "+bitexact"},
     ),
-    # No alternate reference frames: they are packets without a picture. VP9's crf runs to 63 where x264's runs to 51.
+    # No alternate reference frames: they are packets without a picture.
     ".webm": _Format(
         "libvpx-vp9", "libopus", "yuv420p",
         lambda crf: {

@@ -27,8 +27,8 @@ from rlhf_video.errors import ConfigError, DataError
 
 NEAREST_SIDE = 128
 GREATEST_CRF = 14
-_WEBM_CRF_OFFSET = 6
-"""VP9's crf that looks like x264's: at 14 both are near 45 dB on sprites enlarged six times."""
+_WEBM_CRF_OFFSET = -6
+"""From x264's crf to that of VP9 with the same loss: 14 and 8 both keep 39.7 dB of a noisy 480x832 clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def transcode(source: Path, folder: Path, policy: MediaPolicy) -> PlayFiles:
         return write_by_hash(folder, suffix, content)
 
     mp4, mp4_sha256 = written(".mp4", policy.crf)
-    webm, webm_sha256 = written(".webm", policy.crf + _WEBM_CRF_OFFSET) if policy.webm else (None, None)
+    webm, webm_sha256 = written(".webm", max(1, policy.crf + _WEBM_CRF_OFFSET)) if policy.webm else (None, None)
     return PlayFiles(
         mp4=mp4, mp4_sha256=mp4_sha256, webm=webm, webm_sha256=webm_sha256, source=facts,
         source_sha256=sha256_file(source), num_frames=num_frames, fps=float(rate), height=policy.height,
