@@ -12,6 +12,7 @@ from app.arena_config import ArenaConfig
 from app.database import schema
 from app.database.engine import open_engine
 from app.database.writer import Writer
+from app.voting.outcome_tally import OutcomeTally
 from app.voting.tokens import TokenSigner
 
 
@@ -25,6 +26,8 @@ class Arena:
     signer: TokenSigner
     rng: np.random.Generator
     """Used by the writer's thread alone."""
+    tally: OutcomeTally
+    """The same."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -52,7 +55,8 @@ def open_arena(config: ArenaConfig, *, create: bool = False) -> Iterator[Arena]:
     schema.check_version(engine)
     writer = Writer(engine)
     try:
-        yield Arena(config, engine, writer, TokenSigner.from_file(config.data / "token.key"), np.random.default_rng())
+        signer = TokenSigner.from_file(config.data / "token.key")
+        yield Arena(config, engine, writer, signer, np.random.default_rng(), OutcomeTally())
     finally:
         writer.close()
         engine.dispose()

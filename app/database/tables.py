@@ -191,6 +191,7 @@ class Assignment(Base):
     probability: Mapped[float] = mapped_column(
         Float, CheckConstraint("probability > 0 AND probability <= 1", "probability")
     )
+    num_choices: Mapped[int]  # pairs that could have been drawn; with the probability it undoes the sampling
     policy: Mapped[str] = mapped_column(String(32))  # how it was drawn: sampled, gold, repeat, practice
     issued_at: Mapped[datetime]
     expires_at: Mapped[datetime]

@@ -1,5 +1,6 @@
 """Who sees which pair next. An assignment is a lease: a reload resumes it, others get it when it runs out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -9,7 +10,8 @@ from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.database.tables import Assignment, Pair, Rater, Refusal, Study, System, Video, Vote, utc_now
 from app.studies.study import StudyPolicy, policy_of
-from app.voting.sampling import Candidate, pair_probabilities
+from app.voting.outcome_tally import OutcomeTally
+from app.voting.sampling import Candidate, Systems, pair_probabilities
 from rlhf_video.errors import DataError
 
 
@@ -23,6 +25,8 @@ class Draw:
     probability: float
     """That this pair was drawn at all, given that one was asked for."""
     repeats: Assignment | None = None
+    num_choices: int = 1
+    """How many pairs could have been drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,13 @@ class Progress:
 
 
 def next_assignment(
-    session: Session, study: Study, rater: Rater, rng: np.random.Generator, *, now: datetime | None = None
+    session: Session,
+    study: Study,
+    rater: Rater,
+    rng: np.random.Generator,
+    tally: OutcomeTally,
+    *,
+    now: datetime | None = None,
 ) -> tuple[Assignment, bool] | None:
     """Lease a pair to a rater, or return the one that is open.
 
@@ -43,6 +53,7 @@ def next_assignment(
         study: Must be open.
         rater: Who asks.
         rng: Draws the pair and the sides.
+        tally: How votes stand between systems, for the sampler.
         now: The time; None for the clock.
 
     Returns:
@@ -67,7 +78,7 @@ def next_assignment(
     )
     if open_one is not None:
         return open_one, False
-    draw = _draw(session, study, rater, policy, rng)
+    draw = _draw(session, study, rater, policy, rng, tally.outcomes(session, study, now))
     if draw is None:
         return None
     is_left = not draw.repeats.a_is_left if draw.repeats else bool(rng.random() < 0.5)
@@ -82,6 +93,7 @@ def next_assignment(
         repeats=draw.repeats.id if draw.repeats else None,
         a_is_left=is_left,
         probability=draw.probability,
+        num_choices=draw.num_choices,
         policy=draw.policy,
         issued_at=now,
         expires_at=now + timedelta(seconds=policy.lease_s),
@@ -124,7 +136,14 @@ def give_up(session: Session, assignment: Assignment, *, kind: str, reason: str,
     session.add(Refusal(assignment_id=assignment.id, kind=kind, reason=reason[:64], note=note))
 
 
-def _draw(session: Session, study: Study, rater: Rater, policy: StudyPolicy, rng: np.random.Generator) -> Draw | None:
+def _draw(
+    session: Session,
+    study: Study,
+    rater: Rater,
+    policy: StudyPolicy,
+    rng: np.random.Generator,
+    outcomes: Mapping[Systems, tuple[int, int, int]],
+) -> Draw | None:
     answered = select(Assignment.pair_id).where(Assignment.rater_id == rater.id, Assignment.state != "expired")
     if practice_left(session, study, rater):
         pairs = session.scalars(
@@ -132,7 +151,7 @@ def _draw(session: Session, study: Study, rater: Rater, policy: StudyPolicy, rng
         ).all()
         if pairs:
             return Draw(pairs[int(rng.integers(len(pairs)))], "practice", 1.0 / len(pairs))
-    sampled = _sample(session, study, rater, policy, rng)
+    sampled = _sample(session, study, rater, policy, rng, outcomes)
     if sampled is None:
         return None  # gold and repeats only ever stand among real pairs
     gold = session.scalars(
@@ -150,7 +169,14 @@ def _draw(session: Session, study: Study, rater: Rater, policy: StudyPolicy, rng
     return replace(sampled, probability=sampled.probability * (1.0 - gold_rate - repeat_rate))
 
 
-def _sample(session: Session, study: Study, rater: Rater, policy: StudyPolicy, rng: np.random.Generator) -> Draw | None:
+def _sample(
+    session: Session,
+    study: Study,
+    rater: Rater,
+    policy: StudyPolicy,
+    rng: np.random.Generator,
+    outcomes: Mapping[Systems, tuple[int, int, int]],
+) -> Draw | None:
     """Draw one real pair that still wants votes."""
     first, second = aliased(Video), aliased(Video)
     first_system, second_system = aliased(System), aliased(System)
@@ -176,20 +202,19 @@ def _sample(session: Session, study: Study, rater: Rater, policy: StudyPolicy, r
         .where(Pair.kind == "real")
     ).all()
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
-    num_votes: dict[frozenset[str], int] = {}
-    free = []
-    for pair_id, prompt_id, system_a, system_b, count in rows:
-        systems = frozenset((system_a, system_b))
-        num_votes[systems] = num_votes.get(systems, 0) + count
-        if count < policy.overlap and pair_id not in seen_pairs:
-            free.append(Candidate(pair_id, prompt_id, systems))
+    free = {row[0] for row in rows if row[4] < policy.overlap and row[0] not in seen_pairs}
     # One rater sees a prompt once, while there are others: a second look is not independent of the first.
-    candidates = [candidate for candidate in free if candidate.prompt_id not in seen_prompts] or free
-    if not candidates:
+    fresh = {row[0] for row in rows if row[0] in free and row[1] not in seen_prompts}
+    eligible = fresh or free
+    if not eligible:
         return None
-    probabilities = pair_probabilities(candidates, num_votes, uniform_share=policy.uniform_share)
+    candidates = [
+        Candidate(pair_id, prompt_id, frozenset((system_a, system_b)), count, pair_id in eligible)
+        for pair_id, prompt_id, system_a, system_b, count in rows
+    ]
+    probabilities = pair_probabilities(candidates, outcomes, floor=policy.uniform_share)
     chosen = int(rng.choice(len(candidates), p=probabilities))
-    return Draw(candidates[chosen].pair_id, "sampled", float(probabilities[chosen]))
+    return Draw(candidates[chosen].pair_id, "sampled", float(probabilities[chosen]), num_choices=len(eligible))
 
 
 def _repeatable(session: Session, study: Study, rater: Rater) -> list[Assignment]:

@@ -31,6 +31,8 @@ class CleanVote:
     """Categories of the prompt."""
     systems: tuple[str, str]
     """Names of the systems of A and B, unique within the study."""
+    system_ids: tuple[str, str]
+    """Their ids."""
     videos: tuple[str, str]
     """Ids of A and B."""
     rater: str
@@ -43,6 +45,8 @@ class CleanVote:
     """How it was shown."""
     probability: float
     """That this pair was drawn for this rater, in (0, 1]."""
+    num_choices: int
+    """How many pairs could have been drawn for them."""
     stored_at: datetime
     """UTC."""
     moments: tuple[Mapping[str, Any], ...]
@@ -59,7 +63,7 @@ class SortedVotes:
     """Reason -> number of votes; the first that holds of: withdrawn, practice, gold, repeat, test rater, excluded."""
 
 
-_CurrentRow = Row[Vote, Assignment, Pair, bool, list[Any], str, str]
+_CurrentRow = Row[Vote, Assignment, Pair, bool, list[Any], System, System]
 
 
 def clean_votes(session: Session, study: Study, *, at: datetime | None = None) -> tuple[CleanVote, ...]:
@@ -98,7 +102,7 @@ def _current(session: Session, study: Study, at: datetime | None) -> list[_Curre
     first, second = aliased(Video), aliased(Video)
     first_system, second_system = aliased(System), aliased(System)
     rows = session.execute(
-        select(Vote, Assignment, Pair, Rater.is_test, Prompt.tags, first_system.name, second_system.name)
+        select(Vote, Assignment, Pair, Rater.is_test, Prompt.tags, first_system, second_system)
         .join(last, and_(last.c.assignment_id == Vote.assignment_id, last.c.revision == Vote.revision))
         .join(Assignment, Assignment.id == Vote.assignment_id)
         .join(Pair, Pair.id == Assignment.pair_id)
@@ -153,13 +157,15 @@ def _clean(row: _CurrentRow) -> CleanVote:
         pair=pair.id,
         prompt=pair.prompt_id,
         tags=tuple(tags),
-        systems=(first, second),
+        systems=(first.name, second.name),
+        system_ids=(first.id, second.id),
         videos=(pair.a_id, pair.b_id),
         rater=assignment.rater_id,
         answers=vote.answers,
         both_bad=vote.both_bad,
         a_is_left=assignment.a_is_left,
         probability=assignment.probability,
+        num_choices=assignment.num_choices,
         stored_at=vote.stored_at,
         moments=tuple(vote.moments),
     )

@@ -62,7 +62,7 @@ async def ask_for_pair(request: Request, response: Response, body: AssignmentBod
         study = session.scalar(select(Study).where(Study.slug == body.study))
         if study is None:
             raise ApiError(404, "unknown_study", f"There is no study '{body.study}'.")
-        leased = next_assignment(session, study, rater, arena.rng)
+        leased = next_assignment(session, study, rater, arena.rng, arena.tally)
         if leased is None:
             return None
         assignment, is_new = leased

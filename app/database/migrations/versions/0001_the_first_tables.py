@@ -180,6 +180,7 @@ def upgrade() -> None:
         sa.Column("repeats", sa.String(length=32), nullable=True),
         sa.Column("a_is_left", sa.Boolean(), nullable=False),
         sa.Column("probability", sa.Float(), nullable=False),
+        sa.Column("num_choices", sa.Integer(), nullable=False),
         sa.Column("policy", sa.String(length=32), nullable=False),
         sa.Column("issued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
