@@ -126,8 +126,9 @@ class Duel {
 
   checkGate() {
     const { draft, assignment } = this.flow;
-    const seconds = assignment.min_watch_s ?? 0;
-    return this.panel.gate(draft.missing(seconds), seconds, this.questions.numOpen);
+    const { numOpen, names } = this.questions;
+    const minWatchSeconds = assignment.min_watch_s ?? 0;
+    return this.panel.gate({ missing: draft.missing(minWatchSeconds), minWatchSeconds, numOpen, numQuestions: names.length });
   }
 
   answersChanged(said) {

@@ -56,7 +56,7 @@ class Panel {
   fold(isOpen) {
     this.parts.prompt.toggleAttribute("data-open", isOpen);
     this.parts.unfold.setAttribute("aria-expanded", String(isOpen));
-    this.parts.unfold.textContent = isOpen ? "Show less" : "Show all";
+    this.parts.unfold.textContent = isOpen ? "Less" : "More";
   }
 
   progress(progress) {
@@ -82,15 +82,17 @@ class Panel {
   }
 
   /* Why Submit is closed, or that it is open. `missing` in milliseconds of playing. */
-  gate(missing, minWatchSeconds, numOpen) {
+  gate({ missing, minWatchSeconds, numOpen, numQuestions }) {
     const isOpen = missing === 0 && numOpen === 0;
-    const share = minWatchSeconds > 0 ? 1 - missing / (minWatchSeconds * 1000) : 1;
+    const watched = minWatchSeconds > 0 ? 1 - missing / (minWatchSeconds * 1000) : 1;
+    const share = (clamp(watched, 0, 1) + (numQuestions - numOpen)) / (1 + numQuestions); // watching counts as one task
     const wanted = [
       ...(missing > 0 ? [`watch ${Math.ceil(missing / 1000)} s more`] : []),
       ...(numOpen > 0 ? [`answer ${plural(numOpen, "question")}`] : []),
     ].join(" and ");
-    this.parts.ring.style.setProperty("--share", clamp(share, 0, 1));
-    this.parts.ring.toggleAttribute("data-full", missing === 0);
+    this.parts.ring.style.setProperty("--share", share);
+    this.parts.ring.toggleAttribute("data-full", isOpen);
+    this.root.toggleAttribute("data-watched", missing === 0);
     this.parts.gate.textContent = isOpen ? "Ready to submit" : `To submit, ${wanted}`;
     this.parts.submit.setAttribute("aria-disabled", String(!isOpen));
     return isOpen;

@@ -33,7 +33,7 @@ class Questions {
     const options = ANSWERS.map(({ value, text }, place) => make(
       "button",
       { type: "button", role: "radio", class: "option", "data-value": value, "aria-keyshortcuts": String(place + 1) },
-      make("span", { class: "tick", "aria-hidden": "true" }), text, make("kbd", { "aria-hidden": "true" }, String(place + 1)),
+      text, make("kbd", { "aria-hidden": "true" }, String(place + 1)),
     ));
     const heading = make("div", { class: "question-head" },
       make("div", { class: "question-title", id: titleId }, title),

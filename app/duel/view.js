@@ -5,8 +5,9 @@ const TAP_PIXELS = 6;
 
 class View {
   constructor(stage, divider, onTap, onChange) {
-    Object.assign(this, { stage, divider, onTap, onChange, pointers: new Map() });
+    Object.assign(this, { stage, divider, onTap, onChange: () => {}, pointers: new Map() });
     this.reset();
+    this.onChange = onChange; // from here on: the owner is still being built
     stage.addEventListener("wheel", (event) => this.wheelTurned(event), { passive: false });
     stage.addEventListener("pointerdown", (event) => this.pressed(event));
     stage.addEventListener("pointermove", (event) => this.moved(event));

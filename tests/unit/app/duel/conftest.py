@@ -8,7 +8,6 @@ import shutil
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -312,9 +311,20 @@ READ_FRAMES = """() => {
   return [...document.querySelectorAll('.duel video')].map(read);
 }"""
 
+SAMPLE_FRAMES = """async (milliseconds) => {
+  const samples = [];
+  for (const start = performance.now(); performance.now() - start < milliseconds; ) {
+    await new Promise(requestAnimationFrame);
+    samples.push((%s)());
+  }
+  return samples;
+}"""
+
 
 class DuelPage:
     """The duel in a browser, in the words of a rater; `problems` collects what must never happen."""
+
+    DRAFT = "rlhf-video.duel.rater-1.draft"
 
     def __init__(self, context: Any, server: StandInServer, shots: Path) -> None:
         self.server, self.shots = server, shots
@@ -336,20 +346,27 @@ class DuelPage:
 
     def open(self) -> "DuelPage":
         self.page.goto(self.server.url)
-        self.page.wait_for_selector(".duel[data-state=duel]:not([data-waiting])", timeout=20_000)
+        self.page.wait_for_selector(".duel[data-state=duel]:not([data-waiting])", timeout=60_000)
         return self
 
     def wait_for(self, state: str, assignment: str | None = None) -> None:
         which = f"[data-assignment='{assignment}']" if assignment else ""
         ready = ":not([data-waiting])" if state == "duel" else ""
-        self.page.wait_for_selector(f".duel[data-state={state}]{which}{ready}", timeout=20_000)
+        self.page.wait_for_selector(f".duel[data-state={state}]{which}{ready}", timeout=60_000)
 
     def wait_until_watched(self) -> None:
-        self.page.wait_for_selector(".ring[data-full]", timeout=20_000)
+        self.page.wait_for_selector(".duel[data-watched]", timeout=60_000)
 
     def frames(self) -> list[int]:
         """Return the frame numbers that the two clips show, left and right, read from their pixels."""
         return self.page.evaluate(READ_FRAMES)
+
+    def sample_frames(self, milliseconds: int) -> list[list[int]]:
+        """Return what `frames` returns at every refresh of the screen during some time."""
+        return self.page.evaluate(SAMPLE_FRAMES % READ_FRAMES, milliseconds)
+
+    def draft(self) -> dict[str, Any]:
+        return self.page.evaluate(f"JSON.parse(localStorage.getItem('{self.DRAFT}'))")
 
     def state(self, expression: str) -> Any:
         """Return a property of both videos, for example "currentTime"."""
@@ -397,8 +414,3 @@ def open_duel(
     for context in contexts:
         context.close()
     assert [problem for page in pages for problem in page.problems] == []
-
-
-@pytest.fixture
-def vote_id() -> Callable[[str], uuid.UUID]:
-    return uuid.UUID
