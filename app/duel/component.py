@@ -14,6 +14,7 @@ SCRIPTS = (
     "basics.js",
     "outbox.js",
     "timeline.js",
+    "lockstep.js",
     "view.js",
     "questions.js",
     "dialogs.js",

@@ -8,13 +8,14 @@ class Duel {
     this.root = root;
     this.panel = new Panel(root);
     const { parts } = this.panel;
-    const videos = Object.fromEntries(SIDES.map((side) => [side, root.querySelector(`video[data-side=${side}]`)]));
-    this.timeline = new Timeline(videos, {
+    const bySide = (tag) => Object.fromEntries(SIDES.map((side) => [side, root.querySelector(`${tag}[data-side=${side}]`)]));
+    this.timeline = new Timeline(bySide("video"), {
       changed: () => this.render(),
       restarted: () => this.change((data) => { data.plays += 1; }),
       failed: (side) => this.clipFailed(side),
       blocked: () => this.panel.say("Press Space to play."),
     });
+    this.lockstep = new Lockstep(this.timeline, bySide("canvas"));
     this.view = new View(parts.stage, parts.divider, () => this.act("play"), () => this.render());
     this.questions = new Questions(parts.questions, (said) => this.answersChanged(said));
     this.dialogs = new Dialogs(root);
@@ -172,8 +173,8 @@ class Duel {
   /* Hold the clips still and ask which one is bad here, and how. */
   async mark(side) {
     const { timeline } = this;
-    if (timeline.isPlaying) await timeline.pause();
     const { frame } = timeline;
+    if (timeline.isPlaying) timeline.pause(); // not awaited: the next key must find the dialog open
     this.panel.parts["mark-frame"].textContent = `frame ${frame + 1}`;
     const fields = await this.dialogs.ask("mark", side ? { side } : {});
     if (!fields?.side) return;
@@ -199,7 +200,7 @@ class Duel {
   }
 
   async leave(kind) {
-    if (this.timeline.isPlaying) await this.timeline.pause();
+    if (this.timeline.isPlaying) this.timeline.pause();
     const fields = await this.dialogs.ask(kind);
     if (fields?.reason && this.flow.assignment) this.flow.leave(kind, fields);
   }

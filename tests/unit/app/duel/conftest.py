@@ -296,11 +296,8 @@ def browser() -> Iterator[Any]:
 
 
 READ_FRAMES = """() => {
-  const read = (video) => {
-    const canvas = document.createElement('canvas');
-    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  const read = (canvas) => {
     const context = canvas.getContext('2d');
-    context.drawImage(video, 0, 0);
     let index = 0;
     for (let block = 0; block < 8; block += 1) {
       const x = Math.floor((block + 0.5) * canvas.width / 8);
@@ -308,7 +305,7 @@ READ_FRAMES = """() => {
     }
     return index;
   };
-  return [...document.querySelectorAll('.duel video')].map(read);
+  return [...document.querySelectorAll('.duel canvas')].map(read);
 }"""
 
 SAMPLE_FRAMES = """async (milliseconds) => {
