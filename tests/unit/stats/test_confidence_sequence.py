@@ -1,4 +1,4 @@
-"""A confidence sequence may be looked at after every vote, where intervals for one look call equal systems different."""
+"""A confidence sequence may be looked at after every vote; an interval for one look calls equal systems different."""
 
 import itertools
 import math
