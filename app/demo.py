@@ -31,7 +31,7 @@ def ensure_demo(arena: Arena) -> None:
             return
         exists = session.scalar(select(Study.id).where(Study.slug == SLUG)) is not None
     if not exists:
-        policy = StudyPolicy(min_watch_s=1.0)  # the clips last 1.3 s and loop
+        policy = StudyPolicy(min_watch_s=1.0, public_board=True)  # the clips last 1.3 s and loop
         arena.writer.run(lambda session: create_study(session, slug=SLUG, name="Moving shapes", policy=policy))
     for system, parent in (("base", None), ("reward-bp", "base"), ("dpo", "base")):
         report = import_folder(arena, SLUG, system, CLIPS / system, parent=parent)

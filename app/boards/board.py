@@ -58,8 +58,8 @@ class BoardSettings:
     prior_sd: float = 1.0
     """Of strengths in log-odds: keeps an undefeated system finite; weighs about as much as four votes per system."""
     votes_per_prompt: int | None = None
-    """Votes that complete a prompt for the stopping rule, which then holds for all prompts like these; None lets it hold
-    for these prompts."""
+    """Votes that complete a prompt for the stopping rule, which then holds for all prompts like these; with None
+    it holds for these prompts."""
     error_rate: float = 0.05
     """Of the stopping rule."""
 

@@ -69,6 +69,8 @@ class StudyPolicy:
     """Raters consent again when it changes."""
     completion_url: str | None = None
     """Where a panel's raters are sent when nothing is left, for example https://app.prolific.com/submissions/complete?cc=CODE."""
+    public_board: bool = False
+    """Whether raters see the leaderboard; knowing who leads may sway them."""
     media: MediaPolicy | None = None
     """How clips are shown; None takes the size of the first clips that come in."""
     category_tags: tuple[str, ...] = ()

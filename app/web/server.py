@@ -1,9 +1,11 @@
 """The arena's server: raters' API, clips, and the pages."""
 
+import gradio as gr
 from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.arena_state import Arena
+from app.pages.rater_pages import build_rater_pages
 from app.web import media_routes, vote_routes
 from app.web.api_errors import install_handlers
 from app.web.security import SecurityMiddleware
@@ -27,5 +29,15 @@ def create_app(arena: Arena) -> FastAPI:
             session.execute(text("SELECT 1"))
         return {"status": "ok", "database": arena.engine.dialect.name}
 
+    pages = build_rater_pages(arena)
+    gr.mount_gradio_app(
+        app,
+        pages,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=1,
+        blocked_paths=[str(arena.config.data)],
+    )
     app.add_middleware(SecurityMiddleware, config=arena.config)
     return app

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from fastapi import Request, Response
 
 from app.arena_state import Arena
+from app.web.cookies import RATER_COOKIE
 
-COOKIE = "arena_session"
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -18,13 +18,13 @@ def arena_of(request: Request) -> Arena:
 
 def session_cookie(request: Request) -> str | None:
     """Return a request's cookie."""
-    return request.cookies.get(COOKIE)
+    return request.cookies.get(RATER_COOKIE)
 
 
 def set_session_cookie(response: Response, arena: Arena, value: str) -> None:
     """Give a browser its cookie: out of reach for scripts and for other sites' requests."""
     response.set_cookie(
-        COOKIE, value, max_age=_YEAR_S, httponly=True, samesite="lax", secure=arena.config.is_https, path="/"
+        RATER_COOKIE, value, max_age=_YEAR_S, httponly=True, samesite="lax", secure=arena.config.is_https, path="/"
     )
 
 

@@ -16,6 +16,7 @@ from app.voting.tokens import TokenError
 from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
 from app.web.bodies import AssignmentBody, ConsentBody, Id, RefusalBody, VoteBody
+from app.web.cookies import RATER_COOKIE
 from app.web.sessions import arena_of, network_hash, session_cookie, set_session_cookie
 from app.web.vote_views import assignment_plain, feedback, study_plain
 
@@ -62,6 +63,8 @@ async def ask_for_pair(request: Request, response: Response, body: AssignmentBod
         study = session.scalar(select(Study).where(Study.slug == body.study))
         if study is None:
             raise ApiError(404, "unknown_study", f"There is no study '{body.study}'.")
+        if rater.consent_version != policy_of(study).consent_version:
+            raise ApiError(403, "not_consented", "The study's information has changed: please agree to it again.")
         leased = next_assignment(session, study, rater, arena.rng, arena.tally)
         if leased is None:
             return None
@@ -120,7 +123,7 @@ async def erase_me(request: Request, response: Response) -> dict[str, bool]:
     """Forget the caller; their votes stay, of nobody."""
     arena, cookie = arena_of(request), session_cookie(request)
     await asyncio.wrap_future(arena.writer.submit(lambda session: erase(session, _consented(session, cookie))))
-    response.delete_cookie("arena_session", path="/")
+    response.delete_cookie(RATER_COOKIE, path="/")
     return {"erased": True}
 
 

@@ -1,0 +1,117 @@
+"""What raters see, in Gradio: the duel after their consent, their progress, leaderboards that a study shows them."""
+
+from pathlib import Path
+
+import gradio as gr
+from sqlalchemy import select
+
+from app.arena_state import Arena
+from app.boards.board import BoardSettings, make_board
+from app.database.tables import Study
+from app.duel.component import duel_player
+from app.pages.board_view import board_html
+from app.quality.gold_results import gold_results
+from app.studies.study import QUESTIONS, find_study, policy_of
+from app.voting.assignments import progress_of
+from app.voting.clean_votes import clean_votes
+from app.voting.raters import find_rater
+from app.web.cookies import RATER_COOKIE
+from rlhf_video.errors import RlhfVideoError
+from rlhf_video.report.page import escape
+from rlhf_video.settings.building import build_config
+
+FOLDER = Path(__file__).parent
+MODELS = {
+    "Ties by Davidson's model": "davidson",
+    "Ties by Rao and Kupper's model": "rao_kupper",
+    "Ties as half a win": "bradley_terry",
+    "Without ties": "bradley_terry_without_ties",
+}
+WEIGHTS = {
+    "Every vote counts the same": "none",
+    "By raters' reliability": "reliability",
+    "As if drawn evenly": "sampling",
+}
+
+
+def build_rater_pages(arena: Arena) -> gr.Blocks:
+    """Return the pages; nothing in their configuration names a system."""
+    with gr.Blocks(title="Video arena", analytics_enabled=False) as pages:
+        gr.HTML(
+            html_template=(FOLDER / "consent.html").read_text(),
+            css_template=(FOLDER / "consent.css").read_text(),
+            js_on_load=(FOLDER / "consent.js").read_text(),
+            apply_default_css=False,
+            elem_id="consent",
+        )
+        duel_player()
+    with pages.route("My progress", "/progress"):
+        mine = gr.HTML(css_template=(FOLDER / "board.css").read_text())
+
+        def draw(request: gr.Request) -> str:
+            return _progress(arena, request)
+
+        pages.load(draw, None, mine, api_visibility="private", show_progress="hidden")
+    with pages.route("Leaderboard", "/leaderboard"):
+        _leaderboard(pages, arena)
+    return pages
+
+
+def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
+    with gr.Row():
+        study = gr.Dropdown(label="Study", choices=[], interactive=True)
+        question = gr.Dropdown(
+            label="Question", choices=[(each.title, each.name) for each in QUESTIONS.values()], value="overall"
+        )
+        tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
+        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="davidson")
+        weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
+    shown = gr.HTML(css_template=(FOLDER / "board.css").read_text())
+
+    def draw(slug: str | None, question: str, tag: str, model: str, weighting: str) -> str:
+        plain = {"question": question, "tag": tag or None, "model": model, "weighting": weighting}
+        return draw_board(arena, slug, build_config(BoardSettings, plain))
+
+    def choices() -> tuple[object, object]:
+        with arena.reading() as session:
+            studies = [each for each in session.scalars(select(Study)) if policy_of(each).public_board]
+        names = [(each.name, each.slug) for each in studies]
+        return gr.Dropdown(choices=names, value=names[0][1] if names else None), gr.Dropdown(value="")
+
+    fields = [study, question, tag, model, weighting]
+    ready = pages.load(choices, None, [study, tag], api_visibility="private", show_progress="hidden")
+    ready.then(draw, fields, shown, api_visibility="private", show_progress="hidden")
+    for each in fields:
+        each.input(draw, fields, shown, api_visibility="private", show_progress="hidden")
+
+
+def draw_board(arena: Arena, slug: str | None, settings: BoardSettings) -> str:
+    """Return a study's leaderboard as HTML, or why there is none."""
+    if not slug:
+        return "<p>No study shows its leaderboard.</p>"
+    try:
+        with arena.reading() as session:
+            study = find_study(session, slug)
+            if not policy_of(study).public_board:
+                return "<p>This study does not show its leaderboard.</p>"
+            votes, gold = clean_votes(session, study), gold_results(session, study)
+        return board_html(make_board(votes, settings, gold=gold))
+    except RlhfVideoError as error:
+        return f"<p>{escape(str(error))}</p>"
+
+
+def _progress(arena: Arena, request: gr.Request) -> str:
+    with arena.reading() as session:
+        rater = find_rater(session, request.cookies.get(RATER_COOKIE))
+        if rater is None:
+            return "<p>You have not judged anything yet.</p>"
+        lines = []
+        for study in session.scalars(select(Study).order_by(Study.created_at)):
+            progress = progress_of(session, study, rater)
+            right, total = gold_results(session, study).get(rater.id, (0, 0))
+            checks = f", {right} of {total} attention checks right" if total else ""
+            done = f"{progress.voted} of {progress.wanted} pairs judged{checks}"
+            lines.append(f"<li><b>{escape(study.name)}</b>: {done}</li>")
+        name = escape(rater.pseudonym)
+    who = f"<p>You are <b>{name}</b> here; nobody knows more about you.</p>"
+    return f'<div class="board">{who}<ul>{"".join(lines)}</ul></div>'
