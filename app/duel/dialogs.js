@@ -25,7 +25,8 @@ class Dialogs {
       let fields = null;
       const sent = () => { fields = Object.fromEntries(new FormData(form)); };
       form.addEventListener("submit", sent);
-      dialog.addEventListener("close", () => { form.removeEventListener("submit", sent); resolve(fields); }, { once: true });
+      const closed = () => { form.removeEventListener("submit", sent); resolve(fields); };
+      dialog.addEventListener("close", closed, { once: true });
       dialog.showModal();
       this.firstOpenChoice(form)?.focus();
     });

@@ -9,8 +9,9 @@ class Draft {
     this.id = assignment.assignment;
     const kept = store.read("draft", null);
     const fresh = {
-      assignment: this.id, revision: assignment.revision ?? 1, answers: assignment.previous ?? {}, both_unacceptable: false,
-      watched_ms: { left: 0, right: 0 }, decision_ms: 0, plays: 0, steps: 0, moments: [], comment: "",
+      assignment: this.id, revision: assignment.revision ?? 1, answers: assignment.previous ?? {},
+      both_unacceptable: false, watched_ms: { left: 0, right: 0 }, decision_ms: 0, plays: 0, steps: 0,
+      moments: [], comment: "",
     };
     this.data = kept?.assignment === this.id && !assignment.isReopened ? kept : fresh;
     this.save();

@@ -1,5 +1,5 @@
-/* The duel: wires the parts together. Runs as `js_on_load` of one gr.HTML; `element`, `props`, `trigger` and `watch` come
-   from Gradio. The page never sees which system made which clip. */
+/* The duel: wires the parts together. Runs as `js_on_load` of one gr.HTML; `element`, `props`, `trigger` and `watch`
+   come from Gradio. The page never sees which system made which clip. */
 
 const SPEEDS = [0.25, 0.5, 0.75, 1, 1.5, 2];
 
@@ -8,7 +8,8 @@ class Duel {
     this.root = root;
     this.panel = new Panel(root);
     const { parts } = this.panel;
-    const bySide = (tag) => Object.fromEntries(SIDES.map((side) => [side, root.querySelector(`${tag}[data-side=${side}]`)]));
+    const find = (tag, side) => root.querySelector(`${tag}[data-side=${side}]`);
+    const bySide = (tag) => Object.fromEntries(SIDES.map((side) => [side, find(tag, side)]));
     this.timeline = new Timeline(bySide("video"), {
       changed: () => this.render(),
       restarted: () => this.change((data) => { data.plays += 1; }),
@@ -27,19 +28,22 @@ class Duel {
     const { root, panel: { parts }, timeline } = this;
     const isVisible = () => root.isConnected && root.checkVisibility() && !document.hidden;
     root.addEventListener("mousedown", (event) => {
-      if (event.target.closest("button") && !event.target.closest("dialog")) event.preventDefault(); // keep Space for play
+      // A button pressed with the mouse takes no focus: Space stays "play".
+      if (event.target.closest("button") && !event.target.closest("dialog")) event.preventDefault();
     });
     root.addEventListener("click", (event) => {
       const button = event.target.closest("[data-act]");
       if (button && button.dataset.act !== "close") this.act(button.dataset.act, Number(button.dataset.index));
     });
-    parts.scrubber.addEventListener("input", () => { if (timeline.isPlaying) timeline.stop(); timeline.seek(Number(parts.scrubber.value)); });
+    parts.scrubber.addEventListener("input", () => timeline.stopAt(Number(parts.scrubber.value)));
     parts.speed.addEventListener("change", () => this.setSpeed(Number(parts.speed.value)));
     parts.comment.addEventListener("input", () => this.change((data) => { data.comment = parts.comment.value; }));
     listenToKeys(root, () => isVisible() && !this.dialogs.isOpen, (name, detail) => this.act(name, detail));
-    document.addEventListener("visibilitychange", () => { if (document.hidden && timeline.isPlaying) this.timeline.pause(); });
-    countTime(() => isVisible() && root.dataset.state === "duel", timeline, () => this.flow.draft, () => this.ticked());
-    new ResizeObserver(() => root.style.setProperty("--votebar", `${parts.votebar.offsetHeight}px`)).observe(parts.votebar);
+    document.addEventListener("visibilitychange", () => { if (document.hidden && timeline.isPlaying) timeline.pause(); });
+    const isAtWork = () => isVisible() && root.dataset.state === "duel";
+    countTime(isAtWork, timeline, () => this.flow.draft, () => this.ticked());
+    const fitBar = () => root.style.setProperty("--votebar", `${parts.votebar.offsetHeight}px`);
+    new ResizeObserver(fitBar).observe(parts.votebar);
   }
 
   /* Put a pair on the stage. */
@@ -86,10 +90,11 @@ class Duel {
       submit: () => (this.root.dataset.state === "message" ? this.leaveMessage() : null),
     };
     const duel = {
-      play: () => timeline.toggle(), restart: () => timeline.restart(), back: () => this.step(-1), forward: () => this.step(1),
-      loop: () => { timeline.isLooping = !timeline.isLooping; panel.say(timeline.isLooping ? "Loop on" : "Loop off"); },
+      play: () => timeline.toggle(), restart: () => timeline.restart(),
+      back: () => this.step(-1), forward: () => this.step(1), loop: () => this.toggleLoop(),
       slower: () => this.changeSpeed(-1), faster: () => this.changeSpeed(1),
-      "zoom-in": () => view.zoomBy(1.25), "zoom-out": () => view.zoomBy(0.8), "zoom-reset": () => view.zoomBy(1 / view.zoom),
+      "zoom-in": () => view.zoomBy(1.25), "zoom-out": () => view.zoomBy(0.8),
+      "zoom-reset": () => view.zoomBy(1 / view.zoom),
       pan: () => view.panBy(...detail), wipe: () => panel.say(view.toggleWipe() ? "Wipe on" : "Wipe off"),
       "answer-1": () => questions.answerByNumber(1), "answer-2": () => questions.answerByNumber(2),
       "answer-3": () => questions.answerByNumber(3),
@@ -129,7 +134,8 @@ class Duel {
     const { draft, assignment } = this.flow;
     const { numOpen, names } = this.questions;
     const minWatchSeconds = assignment.min_watch_s ?? 0;
-    return this.panel.gate({ missing: draft.missing(minWatchSeconds), minWatchSeconds, numOpen, numQuestions: names.length });
+    const missing = draft.missing(minWatchSeconds);
+    return this.panel.gate({ missing, minWatchSeconds, numOpen, numQuestions: names.length });
   }
 
   answersChanged(said) {
@@ -149,9 +155,14 @@ class Duel {
     return this.flow.submit();
   }
 
+  toggleLoop() {
+    this.timeline.isLooping = !this.timeline.isLooping;
+    this.panel.say(this.timeline.isLooping ? "Loop on" : "Loop off");
+  }
+
   step(frames) {
     this.change((data) => { data.steps += 1; });
-    this.timeline.step(frames);
+    this.timeline.stopAt(this.timeline.frame + frames);
   }
 
   changeSpeed(places) {
@@ -186,8 +197,7 @@ class Duel {
   goToMark(index) {
     const { side, frame } = this.flow.draft.data.moments[index];
     const { timeline } = this;
-    if (timeline.isPlaying) timeline.stop();
-    timeline.seek(Math.floor(((frame + 0.5) / timeline.clips[side].fps) * timeline.fps));
+    timeline.stopAt(Math.floor(((frame + 0.5) / timeline.clips[side].fps) * timeline.fps));
   }
 
   unmark(index) {

@@ -68,7 +68,9 @@ class Flow {
   /* The server's final answer on a vote, this one's or one that lay in the outbox at a reload. */
   answered(vote, answer) {
     this.panel.banner(null);
-    if (answer.status === 200 || answer.status === 201) return vote.withdrawn ? this.reopen(vote) : this.stored(vote, answer.body);
+    if (answer.status === 200 || answer.status === 201) {
+      return vote.withdrawn ? this.reopen(vote) : this.stored(vote, answer.body);
+    }
     const { code } = answer.body.error ?? {};
     if (answer.status === 409) {
       this.panel.banner("An answer to this pair was stored before, perhaps from another tab. That one counts.");
@@ -120,8 +122,9 @@ class Flow {
     const nothing = { left: 0, right: 0 };
     this.panel.state("saving");
     this.outbox.put({
-      vote_id: uuid(), assignment: assignment.assignment, token: assignment.token, revision: revision + 1, withdrawn: true,
-      answers, both_unacceptable: false, watched_ms: nothing, decision_ms: 0, plays: 0, steps: 0, moments: [], comment: "",
+      vote_id: uuid(), assignment: assignment.assignment, token: assignment.token, revision: revision + 1,
+      withdrawn: true, answers, both_unacceptable: false, watched_ms: nothing, decision_ms: 0, plays: 0, steps: 0,
+      moments: [], comment: "",
       client_time: new Date().toISOString(), app_version: this.version,
     });
   }
@@ -139,7 +142,8 @@ class Flow {
     const { assignment: id, token } = this.assignment;
     this.panel.state("saving");
     const answer = await this.patience.send(`assignments/${encodeURIComponent(id)}/${kind}`, { token, ...fields });
-    if (answer.status >= 400) this.panel.banner(`${kind === "skip" ? "Skipping" : "The report"} failed. ${reasonOf(answer)}`);
+    const what = kind === "skip" ? "Skipping" : "The report";
+    if (answer.status >= 400) this.panel.banner(`${what} failed. ${reasonOf(answer)}`);
     else this.panel.say(kind === "skip" ? "Skipped." : "Reported. Thank you.");
     this.offerUndo(null);
     await this.nextKeepingBanner();

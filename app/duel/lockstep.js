@@ -1,6 +1,6 @@
-/* What the eye sees. Two video elements change their pictures one refresh of the screen apart now and then, and two seeks
-   never end together. So each clip is painted on a canvas over its video, both in one task, and only when both videos hold
-   the same moment; until then both keep the last picture. Browsers without VideoFrame show the videos themselves. */
+/* What the eye sees. Two video elements change their pictures one refresh of the screen apart now and then, and two
+   seeks never end together. So each clip is painted on a canvas over its video, both in one task, and only when both
+   videos hold the same moment; until then both keep the last picture. Browsers without VideoFrame show the videos. */
 
 const LONGEST_HOLD_MS = 500; // clips whose frame times are not what the server said must not freeze
 

@@ -129,7 +129,9 @@ class Panel {
       "li", {},
       make("button", { type: "button", class: "chip", "data-act": "go", "data-index": index, title: "Show this frame" },
         `${SIDE_NAMES[side]} · frame ${frame + 1} · ${tag.replaceAll("_", " ")}`),
-      make("button", { type: "button", class: "chip-x", "data-act": "unmark", "data-index": index, "aria-label": "Remove this mark" }, "×"),
+      make("button", {
+        type: "button", class: "chip-x", "data-act": "unmark", "data-index": index, "aria-label": "Remove this mark",
+      }, "×"),
     )));
   }
 
@@ -139,7 +141,7 @@ class Panel {
     if (!hasFailed) return box.replaceChildren();
     return box.replaceChildren(
       make("strong", {}, `The ${side} clip does not play`),
-      make("p", {}, "Your browser could not load or decode it. You can try once more, or report it and go on to the next pair."),
+      make("p", {}, "Your browser could not load or decode it. Try once more, or report it and go on to the next pair."),
       make("div", { class: "row" },
         make("button", { type: "button", class: "primary", "data-act": "report-clip" }, "Report and go on"),
         make("button", { type: "button", class: "plain", "data-act": "reload" }, "Try again")),

@@ -1,8 +1,8 @@
 /* Two clips on one timeline.
 
    The longer clip leads. On every frame it shows, the other's playback rate is nudged so that both clocks agree; the
-   shorter clip holds its last frame, and both start again together. At rest both stand on the same frame: a seek aims at
-   the middle of a frame, (k + 0.5) / fps, because the rounding of k / fps shows frame k - 1 now and then. */
+   shorter clip holds its last frame, and both start again together. At rest both stand on the same frame: a seek aims
+   at the middle of a frame, (k + 0.5) / fps, because the rounding of k / fps shows frame k - 1 now and then. */
 
 const NUDGE_PER_S = 5; // rate correction per second of drift: 10 ms apart -> 5 % faster or slower
 const LARGEST_NUDGE = 0.25;
@@ -133,10 +133,10 @@ class Timeline {
     if (this.clips && this.failures.size === 0) await this.seek(frame);
   }
 
-  async step(frames) {
-    const from = this.frame;
+  /* Stand still on one frame. */
+  stopAt(frame) {
     if (this.isPlaying) this.stop();
-    await this.seek(from + frames);
+    return this.seek(frame);
   }
 
   /* Back to the first frame, together, and on. */

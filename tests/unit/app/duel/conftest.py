@@ -1,6 +1,6 @@
 """A stand-in for the arena's server, barcode clips and a browser, for the tests of the duel's page.
 
-The stand-in keeps the protocol in memory, so that a test can also make the server fail; the real server has its own tests.
+The stand-in keeps the protocol in memory, so that a test can make the server fail; the real one has its own tests.
 """
 
 import os
@@ -27,6 +27,7 @@ QUESTIONS = [
     {"name": "text_alignment", "title": "Match to the prompt", "hint": "Shows what the prompt asks for"},
 ]
 PROMPT = "A red paper boat drifts down a rain gutter past fallen leaves, low camera, soft morning light"
+EXPLANATION = "The left clip follows the prompt."
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "media-src 'self' blob:; connect-src 'self'; img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'"
@@ -174,7 +175,10 @@ class StandIn:
 
     def receipt(self, vote: dict[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC)
-        practice = {"is_right": vote["answers"].get("overall") == "left", "message": "The left clip follows the prompt."}
+        practice = {
+            "is_right": vote["answers"].get("overall") == "left",
+            "message": "The left clip follows the prompt.",
+        }
         return {
             "vote_id": vote["vote_id"],
             "assignment": vote["assignment"],

@@ -7,6 +7,7 @@ import gradio as gr
 from app.duel.component import FOLDER, SCRIPTS, duel_player
 
 MARKUP = ("duel.html", "duel.css")
+FORBIDDEN = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://"
 
 
 def _text(name: str) -> str:
@@ -26,7 +27,9 @@ def test_style_has_no_rule_that_cannot_be_nested() -> None:
 def test_every_script_is_loaded_and_none_reaches_for_another_host_or_writes_markup() -> None:
     assert set(SCRIPTS) == {path.name for path in FOLDER.glob("*.js")}
     for name in (*SCRIPTS, *MARKUP):
-        assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://", _text(name)) == []
+        assert (
+            re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|https?://", _text(name)) == []
+        )
 
 
 def test_component_holds_the_study_and_the_events_and_nothing_of_any_system() -> None:

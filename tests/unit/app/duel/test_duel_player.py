@@ -11,12 +11,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 OpenDuel = Callable[..., Any]
 ALL_LEFT = dict.fromkeys(("overall", "visual_quality", "motion_quality", "text_alignment"), "left")
 
+CONTRASTS = """() => {
+  const linear = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const isOpaque = (color) => color.length === 3 || color[3] > 0.99;
+  const ground = (node) => {
+    const color = node ? parse(getComputedStyle(node).backgroundColor) : [255, 255, 255];
+    return isOpaque(color) ? color : ground(node.parentElement);
+  };
+  const hasText = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+  const isSeen = (node) => node.checkVisibility() && !node.closest('svg, .unseen, option') && hasText(node);
+  return [...document.querySelectorAll('.duel *')].filter(isSeen).map((node) => {
+    const pair = [light(parse(getComputedStyle(node).color)), light(ground(node))];
+    return [node.textContent.trim().slice(0, 30), (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)];
+  });
+}"""
+"""The texts in view with their contrast to the ground they stand on (WCAG 2.2, 1.4.3)."""
+
 
 def test_a_duel_by_mouse_is_stored_with_everything_the_rater_did(open_duel: OpenDuel, stand_in: Any) -> None:
     duel = open_duel()
     before = duel.state("getVideoPlaybackQuality().totalVideoFrames")
     duel.wait_until_watched()
-    assert all(now > was for now, was in zip(duel.state("getVideoPlaybackQuality().totalVideoFrames"), before, strict=True))
+    after = duel.state("getVideoPlaybackQuality().totalVideoFrames")
+    assert all(now > was for now, was in zip(after, before, strict=True))
     assert duel.state("currentSrc")[0].endswith("blue.mp4?assignment-1")
     assert duel.text("gate") == "To submit, answer 4 questions"
     duel.act("submit").click(force=True)  # closed: nothing is sent
@@ -57,7 +76,7 @@ def test_a_duel_needs_no_mouse(open_duel: OpenDuel, stand_in: Any) -> None:
     duel.page.wait_for_selector(".duel:not([data-playing])")
     assert duel.page.locator("[data-el=speed]").input_value() == "1.5"
     assert duel.page.locator("[data-el=loop]").get_attribute("aria-pressed") == "false"
-    duel.keys("1", "3", "ArrowUp", "ArrowUp", "2", "1", "1", "b", "b")  # 3 and 2 go to the second and the first question
+    duel.keys("1", "3", "ArrowUp", "ArrowUp", "2", "1", "1", "b", "b")  # 3 goes to the second, 2 to the first
     duel.keys("m", "2", "1", "Enter")
     duel.page.wait_for_selector(".marks li")
     duel.shot("desktop-dark")
@@ -200,7 +219,11 @@ def test_undo_withdraws_the_vote_and_the_new_answer_counts(open_duel: OpenDuel, 
     duel.choose("overall", "right")
     duel.keys("Enter")
     duel.wait_for("duel", "assignment-2")
-    assert [(vote["revision"], vote["withdrawn"]) for vote in stand_in.votes.values()] == [(1, False), (2, True), (3, False)]
+    assert [(vote["revision"], vote["withdrawn"]) for vote in stand_in.votes.values()] == [
+        (1, False),
+        (2, True),
+        (3, False),
+    ]
     assert [vote["answers"]["overall"] for vote in stand_in.current_votes()] == ["right"]
 
 
@@ -225,7 +248,7 @@ def test_vp9_plays_where_the_first_source_does_not(open_duel: OpenDuel, stand_in
 
 
 def test_markup_in_a_prompt_stays_text(open_duel: OpenDuel, stand_in: Any) -> None:
-    attack = "<img src=x onerror=\"window.attacked=1\"><script>window.attacked=2</script>${window.attacked=3}{{attacked}}"
+    attack = '<img src=x onerror="window.attacked=1"><script>window.attacked=2</script>${window.attacked=3}{{attacked}}'
     stand_in.prompt = attack
     duel = open_duel()
     assert duel.page.locator("[data-el=prompt]").text_content() == attack
@@ -270,20 +293,9 @@ def test_zoom_moves_both_clips_alike(open_duel: OpenDuel) -> None:
 
 
 def test_text_has_enough_contrast_in_light_and_dark(open_duel: OpenDuel) -> None:
-    measure = """() => {
-      const light = (rgb) => { const [r, g, b] = rgb.map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-      const parse = (color) => color.match(/[\\d.]+/g).map(Number);
-      const ground = (node) => { for (let n = node; n; n = n.parentElement) { const c = parse(getComputedStyle(n).backgroundColor);
-        if (c.length === 3 || c[3] > 0.99) return c.slice(0, 3); } return [255, 255, 255]; };
-      const texts = [...document.querySelectorAll('.duel *')].filter((n) => n.checkVisibility() && !n.closest('svg, .unseen, option')
-        && [...n.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim()));
-      return texts.map((n) => { const a = light(parse(getComputedStyle(n).color).slice(0, 3)), b = light(ground(n));
-        return [n.className || n.tagName, n.textContent.trim().slice(0, 30), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
-    }"""
     for scheme in ("light", "dark"):
         duel = open_duel(color_scheme=scheme)
         duel.keys("1", "b")
-        found = duel.page.evaluate(measure)
+        found = duel.page.evaluate(CONTRASTS)
         assert len(found) > 20
-        assert [item for item in found if item[2] < 4.5] == []
+        assert [item for item in found if item[1] < 4.5] == []
