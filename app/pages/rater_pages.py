@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from app.arena_state import Arena
 from app.boards.board import BoardSettings, make_board
-from app.database.tables import Study
+from app.database.tables import Prompt, Study
 from app.duel.component import duel_player
 from app.pages.board_view import board_html
 from app.quality.gold_results import gold_results
@@ -37,16 +37,18 @@ WEIGHTS = {
 def build_rater_pages(arena: Arena) -> gr.Blocks:
     """Return the pages; nothing in their configuration names a system."""
     with gr.Blocks(title="Video arena", analytics_enabled=False) as pages:
+        gr.Navbar(main_page_name="Judge")
         gr.HTML(
-            html_template=(FOLDER / "consent.html").read_text(),
-            css_template=(FOLDER / "consent.css").read_text(),
-            js_on_load=(FOLDER / "consent.js").read_text(),
+            html_template=_text("consent.html"),
+            css_template=_text("consent.css"),
+            js_on_load=_text("consent.js"),
             apply_default_css=False,
             elem_id="consent",
         )
         duel_player()
     with pages.route("My progress", "/progress"):
-        mine = gr.HTML(css_template=(FOLDER / "board.css").read_text())
+        mine = gr.HTML(css_template=_text("board.css"))
+        gr.HTML(html_template=_text("forget.html"), css_template=_text("board.css"), js_on_load=_text("forget.js"))
 
         def draw(request: gr.Request) -> str:
             return _progress(arena, request)
@@ -66,21 +68,30 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
         tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
         model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="davidson")
         weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
-    shown = gr.HTML(css_template=(FOLDER / "board.css").read_text())
+    shown = gr.HTML(css_template=_text("board.css"))
 
     def draw(slug: str | None, question: str, tag: str, model: str, weighting: str) -> str:
         plain = {"question": question, "tag": tag or None, "model": model, "weighting": weighting}
         return draw_board(arena, slug, build_config(BoardSettings, plain))
 
-    def choices() -> tuple[object, object]:
+    def studies() -> gr.Dropdown:
         with arena.reading() as session:
-            studies = [each for each in session.scalars(select(Study)) if policy_of(each).public_board]
-        names = [(each.name, each.slug) for each in studies]
-        return gr.Dropdown(choices=names, value=names[0][1] if names else None), gr.Dropdown(value="")
+            shown = [each for each in session.scalars(select(Study)) if policy_of(each).public_board]
+        names = [(each.name, each.slug) for each in shown]
+        return gr.Dropdown(choices=names, value=names[0][1] if names else None)
+
+    def categories(slug: str | None) -> gr.Dropdown:
+        with arena.reading() as session:
+            lists = session.scalars(
+                select(Prompt.tags).join(Study, Study.id == Prompt.study_id).where(Study.slug == slug)
+            )
+            tags = sorted({name for names in lists for name in names})
+        return gr.Dropdown(choices=[("All prompts", ""), *((name, name) for name in tags)], value="")
 
     fields = [study, question, tag, model, weighting]
-    ready = pages.load(choices, None, [study, tag], api_visibility="private", show_progress="hidden")
+    ready = pages.load(studies, None, study, api_visibility="private", show_progress="hidden")
     ready.then(draw, fields, shown, api_visibility="private", show_progress="hidden")
+    study.change(categories, study, tag, api_visibility="private", show_progress="hidden")
     for each in fields:
         each.input(draw, fields, shown, api_visibility="private", show_progress="hidden")
 
@@ -115,3 +126,7 @@ def _progress(arena: Arena, request: gr.Request) -> str:
         name = escape(rater.pseudonym)
     who = f"<p>You are <b>{name}</b> here; nobody knows more about you.</p>"
     return f'<div class="board">{who}<ul>{"".join(lines)}</ul></div>'
+
+
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
