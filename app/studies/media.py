@@ -49,7 +49,7 @@ class MediaPolicy:
     greatest_bytes: int = 256 * 2**20
     """Largest file that is taken in."""
     audio: bool = False
-    """Whether sound is kept. A study of pictures drops it: a clip with sound is no longer anonymous among silent ones."""
+    """Whether sound is kept. A study of pictures drops it: a clip with sound would stand out among silent ones."""
     crf: int = GREATEST_CRF
     """x264's quality, 1 (best) to 14."""
     webm: bool = True

@@ -1,6 +1,7 @@
 """What a clip's file holds, and whether it can be shown to people: every frame is decoded once."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlhf_video.data.video import video_stream
 from rlhf_video.errors import DataError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-"""Containers that are opened at all. A play list (HLS, concat) would make FFmpeg read other files than the one given."""
+"""Containers that are opened at all: a play list (HLS, concat) would make FFmpeg read files other than the given one."""
 LEAST_SIDE, GREATEST_SIDE = 8, 8192
 """Pixels. 8192 is the largest picture that H.264 level 6 decoders are made for."""
 GREATEST_ASPECT = 8.0
@@ -61,7 +62,7 @@ def probe(path: Path) -> MediaFacts:
         raise DataError(_sentence(path, problems[0]))
     with video_stream(path.resolve()) as (container, stream):
         has_audio = bool(container.streams.audio)
-        if cut := _ends_early(container, stream):
+        if cut := _missing(container, stream):
             raise DataError(_sentence(path, ClipProblem("truncated", path.name, cut)))
     pixel_format, decoded = _decode_all(path, facts)
     if decoded != facts.num_frames:
@@ -138,27 +139,32 @@ def _check_shape(path: Path, stream: Any) -> None:
         )
 
 
-def _ends_early(container: Any, stream: Any) -> str:
-    """Return how much of a Matroska file is missing, "" if nothing; others are judged by their index.
+def _missing(container: Any, video: Any) -> str:
+    """Return what is missing at the end of a file, "" if nothing.
 
-    `check_clip_file` cannot tell where one frame is left, or where there is sound.
+    `check_clip_file` cannot tell where one frame is left of a Matroska file, nor where there is sound.
     """
-    if not container.duration or "matroska" not in container.format.name or not stream.average_rate:
-        return ""
-    step = 1 / stream.average_rate
-    tag = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", ""))
-    if tag:  # of this stream alone
-        stated, allowed = 3600 * int(tag[1]) + 60 * int(tag[2]) + Fraction(tag[3]), step / 2
-    else:
-        stated, allowed = container.duration * _MICROSECOND, step
-    shown = [stream] if tag else list(container.streams)
-    times = [
-        packet.pts * packet.time_base + (step if packet.stream is stream else (packet.duration or 0) * packet.time_base)
-        for packet in container.demux(shown)
-        if packet.size and packet.pts is not None
-    ]
-    end = max(times, default=Fraction())
-    return f"ends at {float(end):.2f} of {float(stated):.2f} s" if end < stated - allowed else ""
+    step = 1 / Fraction(video.average_rate)
+    counts, ends, last = Counter[int](), dict[int, Fraction](), Fraction()
+    for packet in container.demux():
+        if packet.is_corrupt:
+            return "its last packet is cut off"
+        if packet.size and packet.pts is not None:
+            lasts = step if packet.stream is video else (packet.duration or 0) * packet.time_base
+            last = max(last, packet.pts * packet.time_base + lasts)
+            counts[packet.stream.index] += 1
+            ends[packet.stream.index] = max(ends.get(packet.stream.index, last), packet.pts * packet.time_base + lasts)
+    is_matroska = "matroska" in container.format.name
+    for stream in container.streams:
+        tag = _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")) if is_matroska else None
+        if tag:
+            stated = 3600 * int(tag[1]) + 60 * int(tag[2]) + Fraction(tag[3])
+            if ends.get(stream.index, Fraction()) < stated - step / 2:
+                return f"ends at {float(ends.get(stream.index, 0)):.2f} of {float(stated):.2f} s"
+        elif not is_matroska and counts[stream.index] < stream.frames:
+            return f"{counts[stream.index]} of {stream.frames} packets"
+    stated = (container.duration or 0) * _MICROSECOND
+    return f"ends at {float(last):.2f} of {float(stated):.2f} s" if is_matroska and last < stated - step else ""
 
 
 def _decode_all(path: Path, facts: ClipFacts) -> tuple[str, int]:

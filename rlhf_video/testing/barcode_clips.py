@@ -47,7 +47,7 @@ READ_BARCODE_JS = """(video, area) => {
 }"""
 """JavaScript function (video element, area) -> number of the frame it shows, null where that holds no barcode.
 
-For Playwright: `locator.evaluate(READ_BARCODE_JS)`, or with `Area(...)._asdict()` as its argument for a letterboxed clip.
+For Playwright: `locator.evaluate(READ_BARCODE_JS)`; for a letterboxed clip, with `Area(...)._asdict()` as its argument.
 """
 Codec = Literal["h264", "mpeg4", "vp9", "ffv1"]
 _ENCODERS: Mapping[Codec, tuple[str, dict[str, str]]] = {
@@ -66,6 +66,9 @@ class Area(NamedTuple):
     y: float = 0.0
     width: float = 1.0
     height: float = 1.0
+
+
+WHOLE = Area()
 
 
 def barcode_frame(index: int, height: int, width: int, tint: Sequence[int] = (40, 70, 120)) -> np.ndarray:
@@ -156,7 +159,7 @@ def _tone(stream: Any, seconds: float) -> list[Any]:
     return packets + stream.encode(None)
 
 
-def read_barcode(frame: np.ndarray, area: Area = Area()) -> int | None:
+def read_barcode(frame: np.ndarray, area: Area = WHOLE) -> int | None:
     """Return the number that a frame shows, None where it holds no barcode.
 
     Args:
@@ -172,7 +175,7 @@ def read_barcode(frame: np.ndarray, area: Area = Area()) -> int | None:
     return int(((difference > 0) * 2 ** np.arange(NUM_BITS - 1, -1, -1)).sum())
 
 
-def read_barcodes(path: Path, area: Area = Area()) -> list[int | None]:
+def read_barcodes(path: Path, area: Area = WHOLE) -> list[int | None]:
     """Return the number that each frame of a file shows, in the order of the file; arguments as of `read_barcode`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Gold copies: as long and as large as their source, and worse beyond doubt."""
 
+import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,8 +22,8 @@ def test_a_copy_is_as_long_and_large_and_much_worse(tmp_path: Path, kind: Degrad
     assert (mine.num_frames, mine.height, mine.width, mine.fps) == (
         other.num_frames, other.height, other.width, other.fps,
     )  # fmt: skip
-    difference = (read_frames(source)[0].float() - read_frames(copy)[0].float()).square().mean()
-    assert 10 * np.log10(255**2 / difference) < 27  # dB; the encoder alone leaves more than 40
+    difference = (read_frames(source)[0].float() - read_frames(copy)[0].float()).square().mean().item()
+    assert 10 * math.log10(255**2 / difference) < 27  # dB; the encoder alone leaves more than 40
     again = degrade(source, tmp_path / "again", kind, seed=3)
     assert (copy.name, copy.read_bytes()) == (again.name, again.read_bytes())
     assert transcode(copy, tmp_path, MediaPolicy(height=128, width=192)).num_frames == 16
@@ -34,9 +34,7 @@ def test_frozen_and_shuffled_copies_hold_the_frames_of_the_source(tmp_path: Path
     frozen = read_barcodes(degrade(source, tmp_path, "frozen", 0))
     assert len(frozen) == 16 and len(set(frozen)) == 1
     shuffled = read_barcodes(degrade(source, tmp_path, "shuffled", 0))
-    assert shuffled != list(range(16)) and sorted(map(int, filter(lambda n: n is not None, shuffled))) == list(
-        range(16)
-    )  # type: ignore[arg-type]
+    assert shuffled != list(range(16)) and set(shuffled) == set(range(16))
 
 
 def test_another_seed_gives_another_copy(tmp_path: Path) -> None:
@@ -54,5 +52,5 @@ def test_a_still_clip_does_not_get_worse_by_its_order(tmp_path: Path, kind: Degr
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="kind='sepia'.*low_bitrate"):
+    with pytest.raises(ConfigError, match=r"kind='sepia'.*low_bitrate"):
         degrade(tmp_path / "clip.mp4", tmp_path, "sepia", 0)  # type: ignore[arg-type]
