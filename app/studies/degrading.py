@@ -92,7 +92,7 @@ def _low_bitrate(frames: np.ndarray, _: np.random.Generator) -> np.ndarray:
     height, width = frames.shape[1:3]
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     content = encode(".mp4", even, Fraction(len(frames)), crf=_WORST_CRF)
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), mode="r") as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(pictures)[:, :height, :width]
 

@@ -82,8 +82,9 @@ def encode(
             tone = _add_sound(container, form) if sound else None
             container.start_encoding()
             clean = av.BitStreamFilterContext(_NO_SEI, in_stream=stream) if suffix == ".mp4" else None
-            for frame in [*sound, None] if tone is not None else []:
-                container.mux(tone.encode(frame))
+            if tone is not None:
+                for frame in [*sound, None]:
+                    container.mux(tone.encode(frame))
             for packet in _packets(stream, first, pictures, form.pixel_format):
                 container.mux(clean.filter(packet) if clean else packet)
             if clean:

@@ -16,7 +16,7 @@ from rlhf_video.data.video import video_stream
 from rlhf_video.errors import DataError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
-"""Containers that are opened at all: a play list (HLS, concat) would make FFmpeg read files other than the given one."""
+"""Containers that are opened at all: a play list (HLS, concat) would make FFmpeg read other files than this one."""
 LEAST_SIDE, GREATEST_SIDE = 8, 8192
 """Pixels. 8192 is the largest picture that H.264 level 6 decoders are made for."""
 GREATEST_ASPECT = 8.0
