@@ -65,11 +65,10 @@ class Scorer:
         """Import the package; models are loaded when their dimension is asked for.
 
         Args:
-            settings: `cache` (folder of weights in VBench's layout, None to serve `parity` alone), `device` ("auto"
-                takes a GPU where there is one).
+            settings: `cache` (folder of weights in VBench's layout), `device` ("auto" takes a GPU where there is one).
         """
         self._folder = tempfile.TemporaryDirectory(prefix="rlhf-video-vbench-")
-        self.cache = Path(settings.get("cache") or self._folder.name)
+        self.cache = Path(settings["cache"])
         os.environ["VBENCH_CACHE_DIR"] = str(self.cache)  # read when the package is imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         torch.hub.set_dir(self._folder.name)
@@ -174,36 +173,6 @@ class Scorer:
             return score
 
         module.DynamicDegree.__wrapped__.get_score = get_score
-
-    def parity(
-        self, frames: Any, prompts: list[str], config: dict[str, str], fill: Callable[[Any], None]
-    ) -> dict[str, Any]:
-        """Return one of the package's own networks with random weights, for `save` to write.
-
-        Args:
-            frames: Not looked at.
-            prompts: Not looked at.
-            config: `{"model": "amt_s" or "raft_things"}`.
-            fill: Fills the floating-point entries of its state dict.
-        """
-        if config["model"] == "amt_s":
-            build = importlib.import_module("vbench.third_party.amt.utils.build_utils").build_from_cfg
-            omegaconf: Any = importlib.import_module("omegaconf")
-            package = Path(str(importlib.import_module("vbench").__file__)).parent
-            model = build(omegaconf.OmegaConf.load(package / "third_party" / "amt" / "cfgs" / "AMT-S.yaml").network)
-        else:
-            raft = importlib.import_module("vbench.third_party.RAFT.core.raft").RAFT
-            options: Any = importlib.import_module("easydict").EasyDict
-            model = raft(options(small=False, mixed_precision=False, alternate_corr=False))
-        fill(model)
-        model.is_amt = config["model"] == "amt_s"
-        return {"arrays": {}, "model": model}
-
-    def save(self, model: Any, path: str) -> None:
-        """Write a checkpoint in the published layout: AMT under "state_dict", RAFT as saved inside DataParallel."""
-        state = model.state_dict()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": state} if model.is_amt else {f"module.{k}": v for k, v in state.items()}, path)
 
 
 class _Ignored(dict[str, Any]):
