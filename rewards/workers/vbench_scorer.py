@@ -160,8 +160,8 @@ class Scorer:
     def _keep(self, owner: Any, name: str) -> None:
         """Let a loader answer from memory where it was called with equal arguments before."""
         load = getattr(owner, name)
-        if not getattr(load, "is_remembering", False):
-            setattr(owner, name, _remembering(load, name, self._kept))
+        if not isinstance(load, _Remembering):
+            setattr(owner, name, _Remembering(load, name, self._kept))
 
     def _note_speeds(self, module: Any) -> None:
         """Note the speed of each pair of frames, in units where 6 is VBench's threshold."""
@@ -239,16 +239,17 @@ def _provide_vocabulary(cache: Path) -> None:
         shutil.copy(package / target.name, target)
 
 
-def _remembering(load: Callable[..., Any], name: str, kept: dict[str, Any]) -> Callable[..., Any]:
-    @functools.wraps(load, updated=())
-    def answer(*arguments: Any, **named: Any) -> Any:
-        key = f"{name} {arguments!r} {sorted(named.items())!r}"
-        if key not in kept:
-            kept[key] = load(*arguments, **named)
-        return kept[key]
+class _Remembering:
+    """A loader that answers equal arguments with the same object; `__wrapped__` is the loader itself."""
 
-    answer.is_remembering = True  # type: ignore[attr-defined]
-    return answer
+    def __init__(self, load: Callable[..., Any], name: str, kept: dict[str, Any]) -> None:
+        self.__wrapped__, self._name, self._kept = load, name, kept
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        key = f"{self._name} {arguments!r} {sorted(named.items())!r}"
+        if key not in self._kept:
+            self._kept[key] = self.__wrapped__(*arguments, **named)
+        return self._kept[key]
 
 
 def _spy(detector: Any, swallowed: list[Exception]) -> None:

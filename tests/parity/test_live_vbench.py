@@ -40,8 +40,8 @@ from rewards.workers.resident import ResidentWorker
 from rewards.workers.vbench_cache import DINO_CODE, FILES
 from rlhf_video.data import read_video, sha256_file
 
-TOLERANCE = 1e-4
-"""Relative."""
+TOLERANCE, CURVE_TOLERANCE = 1e-5, 1e-4
+"""Relative, of a clip's value and of a frame's; found were 2e-6 and 9e-6. Two consistencies lie within 0.02 of 1."""
 DIMENSIONS = tuple(name for name in FILES if CATALOGUE.get(name, "").startswith("evaluation.ports."))
 SMALL_CLIP = {"width": 128, "layers": 2, "text_width": 128, "text_layers": 2}
 SMALL_DINO = {"width": 128, "depth": 2}
@@ -55,7 +55,7 @@ def dino_vitb16(**_):
     model.load_state_dict(torch.hub.load_state_dict_from_url(url, map_location="cpu"))
     return model.eval()
 """
-"""What VBench's call of torch.hub runs in place of DINO's repository; the file of that name is in torch.hub's folder."""
+"""What torch.hub runs in place of DINO's repository: it reads the file where the scorer has put it, in its folder."""
 SCORER = Path(__file__).with_name("small_vbench_scorer.py")
 NETWORKS = ("amt_s", "raft_things", "musiq_spaq", "viclip_l_14")
 """Names in the ledger of the weights that the package's own networks make."""
@@ -212,7 +212,9 @@ def test_original_scores_every_clip_and_sees_its_pixels(originals: dict[str, dic
     assert len(originals) == 10
     for dimension, scores in originals.items():
         lively, calm = (score.values[dimension] for score in scores.values())
-        assert abs(lively - calm) > 10 * TOLERANCE, dimension  # a score that is blind would agree with anything
+        assert lively != pytest.approx(calm, rel=100 * TOLERANCE), (
+            dimension
+        )  # a score that is blind would agree with anything
     degrees = {score.values["dynamic_degree"] for score in originals["dynamic_degree"].values()}
     assert degrees == {0.0, 1.0}, originals["dynamic_degree"]
 
@@ -230,7 +232,7 @@ def test_port_is_the_original(
         score = ours.score(clips[name])
         assert score.values[dimension] == pytest.approx(theirs.values[dimension], rel=TOLERANCE), name
         if theirs.curves:
-            assert score.curves[dimension] == pytest.approx(theirs.curves[dimension], rel=TOLERANCE), name
+            assert score.curves[dimension] == pytest.approx(theirs.curves[dimension], rel=CURVE_TOLERANCE), name
 
 
 def test_clip_that_cannot_be_read_fails_and_the_next_is_scored(
