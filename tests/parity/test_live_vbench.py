@@ -2,7 +2,7 @@
 
 Slow: makes the environment (two minutes of one core) unless `RLHF_VIDEO_ENVS` has it. Weights are random ones in the
 originals' own formats. AMT-S, RAFT and MUSIQ are the package's networks in full size; its CLIPs and its ViCLIP are
-small (ViCLIP of the published size takes a core half a minute per clip). DINO is no part of the package but a clone
+small (why, says small_vbench_scorer.py). DINO is no part of the package but a clone
 of a repository, which no test can fetch: timm's vision transformer stands for it, on square clips, where the two are
 equal; what DINO does with others is compared by tests/parity/record_vbench_clip.py. Clips are lossless RGB, so that
 OpenCV, decord and PyAV decode the same pixels.
