@@ -7,15 +7,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel
 
-from evaluation.base import ClipScore, DecodedClip, MetricSpec
-from evaluation.metrics.pixels import Device, per_frame, pick_device
-from evaluation.metrics.reference_clips import ReferenceClips
+from evaluation.base import MetricSpec
+from evaluation.metrics.frame_distance import FrameDistance
+from evaluation.metrics.pixels import Device
 from rewards.pretrained import load_model
 from rewards.tower_inputs import SquareInput
 from rewards.video_ops import Fit
 
 
-class ClipDistance:
+class ClipDistance(FrameDistance):
     """Mean over frames, layers and tokens of 1 - cosine between the hidden states of a clip and its reference.
 
     No unit. Range [0, 2], 0 for equal clips. Lower is better. This is the unweighted form of Zhang et al. 2018
@@ -45,14 +45,12 @@ class ClipDistance:
         Raises:
             DataError: No usable references.
             ConfigError: Unknown device.
-            RewardError: No such model, or a bad fit.
+            RewardError: No such model, a bad fit, or no number of frames.
         """
-        self._references = ReferenceClips(references)
-        self._device = pick_device(device)
+        super().__init__(references, device=device, frames_per_pass=frames_per_pass)
         loaded = load_model(model, CLIPModel)
-        self._pixels = SquareInput.of(loaded.config.vision_config.image_size, fit=fit, folder=model)
+        self._square = SquareInput.of(loaded.config.vision_config.image_size, fit=fit, folder=model)
         self._tower = loaded.vision_model.to(self._device)
-        self._frames_per_pass = max(1, frames_per_pass)
         name = f"clip_distance_{Path(model).name}"
         self.spec = MetricSpec(
             name=name,
@@ -66,26 +64,13 @@ class ClipDistance:
             paper="arXiv:1801.03924",
         )
 
-    @torch.no_grad()
-    def score(self, clip: DecodedClip) -> ClipScore:
-        """Score a clip, see `Metric`.
-
-        Raises:
-            SkipClipError: There is no reference for it.
-            DataError: The reference has another size or length.
-        """
-        curve = per_frame(self._distance, clip.frames, self._references(clip), size=self._frames_per_pass)
-        (name,) = self.spec.dimensions
-        return ClipScore(values={name: float(curve.mean())}, curves={name: curve.tolist()})
-
     def _distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the distances (n,) of 8-bit frames (n, 3, height, width), float64 on the CPU."""
         pairs = zip(self._read(first), self._read(second), strict=True)
         layers = [1 - functional.cosine_similarity(one, other, dim=-1).mean(dim=1) for one, other in pairs]
         return torch.stack(layers).double().mean(dim=0).cpu()
 
     def _read(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Return the hidden states (n, tokens, width) after every layer."""
-        pixels = self._pixels(frames.to(self._device, torch.float32) / 255.0)
+        pixels = self._square(self._pixels(frames))
         states: tuple[Tensor, ...] = self._tower(pixel_values=pixels, output_hidden_states=True).hidden_states
         return states[1:]

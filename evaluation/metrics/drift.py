@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.base import ClipScore, DecodedClip, Metric, MetricSpec, SkipClipError
+from evaluation.metrics.pixels import Device
 from evaluation.registry import build_metric
 from rlhf_video.errors import ConfigError
 
@@ -31,6 +32,7 @@ class Drift:
         options: Mapping[str, object] | None = None,
         segment_frames: int = 16,
         source: Source = "segments",
+        device: Device = "auto",
     ) -> None:
         """Build the metric that is followed.
 
@@ -40,6 +42,7 @@ class Drift:
             segment_frames: Frames of a segment.
             source: "segments" scores every segment as a clip of its own; "curve" scores the clip once and averages the
                 metric's own curve of one value per frame over each segment (for metrics against references).
+            device: Where that metric computes, unless its options say so.
 
         Raises:
             ConfigError: The metric is of another kind, or a number is out of range.
@@ -49,7 +52,7 @@ class Drift:
             raise ConfigError(
                 f"Drift needs segment_frames >= 1 and source 'segments' or 'curve', got {segment_frames}, {source!r}."
             )
-        named = build_metric(metric, None, options or {})
+        named = build_metric(metric, None, options or {}, device=device)
         inner = named.metric
         if not isinstance(inner, Metric) or inner.spec.reads != "frames":
             raise ConfigError(

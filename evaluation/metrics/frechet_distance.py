@@ -1,18 +1,13 @@
 """FID- and FVD-type distances: how far two sets of features lie apart if both are Gaussian."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import DecodedClip, MetricSpec
-from evaluation.metrics.feature_backbones import Backbone, FeatureBackbone, Frames
-from evaluation.metrics.pixels import Device
-from rewards.ledger import LEDGER
+from evaluation.metrics.set_distance import SetDistance, check_sets
 from rlhf_video.errors import DataError
 
 
-class FrechetDistance:
+class FrechetDistance(SetDistance):
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), means and covariances of two sets of features, float64.
 
     Heusel et al. 2017 (FID, arXiv:1706.08500) and Unterthiner et al. 2018 (FVD, arXiv:1812.01717) with another network,
@@ -21,22 +16,8 @@ class FrechetDistance:
     upwards, the more the smaller the sets, so compare sets of equal size only, or use `kernel_distance`.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        model: str | Path,
-        *,
-        config: str | Path | None = None,
-        frames: Frames | None = None,
-        device: Device = "auto",
-    ) -> None:
-        """Load the network, see `FeatureBackbone`."""
-        self._backbone = FeatureBackbone(backbone, model, config=config, frames=frames, device=device)
-        self.spec = set_metric_spec("frechet", self._backbone, model, paper="arXiv:1706.08500, arXiv:1812.01717")
-
-    def features(self, clip: DecodedClip) -> NDArray[np.float32]:
-        """Return the features of a clip, see `SetMetric`."""
-        return self._backbone(clip)
+    kind = "frechet"
+    paper = "arXiv:1706.08500, arXiv:1812.01717"
 
     def distance(self, features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         """Return the distance of two sets, see `SetMetric`.
@@ -45,23 +26,6 @@ class FrechetDistance:
             DataError: See `frechet_distance`.
         """
         return frechet_distance(features, reference)
-
-
-def set_metric_spec(kind: str, backbone: FeatureBackbone, model: str | Path, *, paper: str) -> MetricSpec:
-    """Return the facts of a distance of sets; its name tells distance, network and weights."""
-    name = f"{kind}_{backbone.name}"
-    return MetricSpec(
-        name=name,
-        version="1",
-        family="measure",
-        dimensions=(name,),
-        unit="squared feature distance",
-        higher_is_better=False,
-        uses_prompt=False,
-        weights=(str(model),) if str(model) in LEDGER else (),
-        licence=LEDGER[str(model)].licence if str(model) in LEDGER else "the folder's",
-        paper=paper,
-    )
 
 
 def frechet_distance(features: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
@@ -91,25 +55,6 @@ def frechet_distance(features: NDArray[np.floating], reference: NDArray[np.float
     middle = root @ other @ root
     shared = np.sqrt(np.linalg.eigvalsh((middle + middle.T) / 2).clip(min=0)).sum()
     return max(0.0, float(gap @ gap + np.trace(one) + np.trace(other) - 2 * shared))
-
-
-def check_sets(
-    features: NDArray[np.floating], reference: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both sets in float64, shapes (n, width) and (m, width).
-
-    Raises:
-        DataError: Different widths, or values that are not finite.
-    """
-    first, second = np.asarray(features, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise DataError(
-            f"Sets of features must be (items, width) of one width, got {first.shape} and {second.shape}: compute both "
-            "with the same network."
-        )
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise DataError("A set of features holds values that are not finite: leave out the clips they come from.")
-    return first, second
 
 
 def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

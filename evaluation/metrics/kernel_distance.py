@@ -1,19 +1,18 @@
 """KID- and KVD-type distances: unbiased for sets of any size, with intervals."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.base import DecodedClip, MetricSpec
-from evaluation.metrics.feature_backbones import Backbone, FeatureBackbone, Frames
-from evaluation.metrics.frechet_distance import check_sets, set_metric_spec
-from evaluation.metrics.pixels import Device
+from evaluation.metrics.feature_backbones import Backbone, Frames
+from evaluation.metrics.set_distance import SetDistance, check_sets
 from rlhf_video.errors import DataError
 from rlhf_video.stats.bootstrap import Interval, check_level, student_quantile
 
 
-class KernelDistance:
+class KernelDistance(SetDistance):
     """Unbiased squared maximum mean discrepancy with the kernel (x . y / width + 1)^3, float64.
 
     Binkowski et al. 2018 (KID, arXiv:1801.01401, equations 2 and 3) with another network, which the name tells. Unit:
@@ -22,26 +21,9 @@ class KernelDistance:
     of each clip alone.
     """
 
-    spec: MetricSpec
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        model: str | Path,
-        *,
-        config: str | Path | None = None,
-        frames: Frames | None = None,
-        device: Device = "auto",
-    ) -> None:
-        """Load the network, see `FeatureBackbone`."""
-        if frames is None and backbone == "clip_frames":
-            frames = {"kind": "uniform", "count": 1}
-        self._backbone = FeatureBackbone(backbone, model, config=config, frames=frames, device=device)
-        self.spec = set_metric_spec("kernel", self._backbone, model, paper="arXiv:1801.01401")
-
-    def features(self, clip: DecodedClip) -> NDArray[np.float32]:
-        """Return the features of a clip, see `SetMetric`."""
-        return self._backbone(clip)
+    kind = "kernel"
+    paper = "arXiv:1801.01401"
+    default_frames: ClassVar[Mapping[Backbone, Frames]] = {"clip_frames": {"kind": "uniform", "count": 1}}
 
     def distance(self, features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         """Return the distance of two sets, see `SetMetric`.
@@ -106,6 +88,11 @@ def kernel_distance_interval(
     """
     check_level(level)
     sums = _Sums(features, reference, clusters, reference_clusters)
+    if min(sums.clusters_per_set) < 3:
+        raise DataError(
+            "An interval of a kernel distance needs at least 3 clusters (prompts, or clips where no prompts are given) "
+            f"in each set, got {sums.clusters_per_set[0]} and {sums.clusters_per_set[1]}: generate more clips."
+        )
     whole, count = sums.without(None), sums.num_clusters
     left_out = np.array([sums.without(number) for number in range(count)])
     spread = np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum())
@@ -131,13 +118,12 @@ class _Sums:
         self.num_clusters = len(names)
         rows, columns = index[: len(first)], index[len(first) :]
         self._sizes = [np.bincount(part, minlength=len(names)) for part in (rows, columns)]
+        self.clusters_per_set = [int(np.count_nonzero(sizes)) for sizes in self._sizes]
         if min(len(first), len(second)) < 2:
             raise DataError(
                 f"A kernel distance needs at least 2 items in each set (50 make it useful), got {len(first)} and "
                 f"{len(second)}: generate more clips."
             )
-        if clusters is not None and min(np.count_nonzero(sizes) for sizes in self._sizes) < 3:
-            raise DataError("An interval of a kernel distance needs at least 3 clusters (prompts) on each side.")
         kernels = (_kernel(first, first), _kernel(second, second), _kernel(first, second))
         for square in kernels[:2]:
             np.fill_diagonal(square, 0.0)

@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.metrics.frame_distance import FrameDistance
 from evaluation.metrics.lpips_layers import Network, load_lpips
-from evaluation.metrics.pixels import Device, per_frame, pick_device
-from evaluation.metrics.reference_clips import ReferenceClips
+from evaluation.metrics.pixels import Device
 
 _SMALLEST = {"alex": 31, "vgg": 16}
 """Shortest side of a frame that leaves a feature at every tap."""
 
 
-class Lpips:
+class Lpips(FrameDistance):
     """Mean over frames of LPIPS 0.1: weighted squared differences of unit features at five depths, mean over places.
 
     No unit. Range [0, inf), 0 for equal clips, above 0.5 for unrelated pictures. Lower is better. Float32, frames at
@@ -44,13 +43,11 @@ class Lpips:
         Raises:
             DataError: No usable references.
             ConfigError: Unknown network or device.
-            RewardError: Missing or wrong weights.
+            RewardError: Missing or wrong weights, or no number of frames.
         """
-        self._references = ReferenceClips(references)
-        self._device = pick_device(device)
+        super().__init__(references, device=device, frames_per_pass=frames_per_pass)
         self._model = load_lpips(network, backbone=backbone, linear=linear).to(self._device)
         self._smallest = _SMALLEST[network]
-        self._frames_per_pass = max(1, frames_per_pass)
         self.spec = MetricSpec(
             name=f"lpips_{network}",
             version="1",
@@ -63,7 +60,6 @@ class Lpips:
             paper="arXiv:1801.03924",
         )
 
-    @torch.no_grad()
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`.
 
@@ -74,11 +70,8 @@ class Lpips:
         height, width = clip.frames.shape[-2:]
         if min(height, width) < self._smallest:
             raise SkipClipError(f"frames of {height}x{width} are too small: LPIPS needs {self._smallest} pixels a side")
-        curve = per_frame(self._distance, clip.frames, self._references(clip), size=self._frames_per_pass)
-        (name,) = self.spec.dimensions
-        return ClipScore(values={name: float(curve.double().mean())}, curves={name: curve.tolist()})
+        return super().score(clip)
 
     def _distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the distances (n,) of 8-bit frames (n, 3, height, width), on the CPU."""
-        one, other = (frames.to(self._device, torch.float32) / 255.0 for frames in (first, second))
-        return self._model(one, other).cpu()
+        distances: Tensor = self._model(self._pixels(first), self._pixels(second))
+        return distances.cpu()

@@ -20,25 +20,19 @@ class Psnr:
     curve has each frame's own ratio.
     """
 
+    spec = MetricSpec(
+        name="psnr",
+        version="1",
+        family="measure",
+        dimensions=("psnr",),
+        unit="dB",
+        higher_is_better=True,
+        uses_prompt=False,
+    )
+
     def __init__(self, references: str | Path) -> None:
-        """Read what references there are.
-
-        Args:
-            references: Folder, see `ReferenceClips`.
-
-        Raises:
-            DataError: No usable references.
-        """
+        """Read what references there are in a folder, see `ReferenceClips`."""
         self._references = ReferenceClips(references)
-        self.spec = MetricSpec(
-            name="psnr",
-            version="1",
-            family="measure",
-            dimensions=("psnr",),
-            unit="dB",
-            higher_is_better=True,
-            uses_prompt=False,
-        )
 
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`.

@@ -25,26 +25,20 @@ class Ssim:
     none. Range [-1, 1], 1 for equal clips. Higher is better. The curve has one value per frame.
     """
 
+    spec = MetricSpec(
+        name="ssim",
+        version="1",
+        family="measure",
+        dimensions=("ssim",),
+        unit="SSIM",
+        higher_is_better=True,
+        uses_prompt=False,
+        paper="doi:10.1109/TIP.2003.819861",
+    )
+
     def __init__(self, references: str | Path) -> None:
-        """Read what references there are.
-
-        Args:
-            references: Folder, see `ReferenceClips`.
-
-        Raises:
-            DataError: No usable references.
-        """
+        """Read what references there are in a folder, see `ReferenceClips`."""
         self._references = ReferenceClips(references)
-        self.spec = MetricSpec(
-            name="ssim",
-            version="1",
-            family="measure",
-            dimensions=("ssim",),
-            unit="SSIM",
-            higher_is_better=True,
-            uses_prompt=False,
-            paper="doi:10.1109/TIP.2003.819861",
-        )
 
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`.

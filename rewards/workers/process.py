@@ -77,6 +77,7 @@ class WorkerProcess:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     pass_fds=(child_reads, child_writes),
+                    env={**os.environ, "TMPDIR": str(self.folder)},  # what a killed child leaves goes with the folder
                     start_new_session=True,  # Ctrl-C reaches the parent, which then ends the child
                 )
         except OSError as error:
@@ -103,7 +104,7 @@ class WorkerProcess:
         """Ask for one thing and return the answer.
 
         Args:
-            op: "score" or "parity".
+            op: Of the request, see child.py.
             fields: Of the request; plain JSON values.
             deadline_s: Seconds until the child counts as hung.
 

@@ -65,11 +65,10 @@ class Scorer:
         """Import the package; models are loaded when their dimension is asked for.
 
         Args:
-            settings: `cache` (folder of weights in VBench's layout, None to serve `parity` alone), `device` ("auto"
-                takes a GPU where there is one).
+            settings: `cache` (folder of weights in VBench's layout), `device` ("auto" takes a GPU where there is one).
         """
         self._folder = tempfile.TemporaryDirectory(prefix="rlhf-video-vbench-")
-        self.cache = Path(settings.get("cache") or self._folder.name)
+        self.cache = Path(settings["cache"])
         os.environ["VBENCH_CACHE_DIR"] = str(self.cache)  # read when the package is imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
         torch.hub.set_dir(self._folder.name)
@@ -161,8 +160,8 @@ class Scorer:
     def _keep(self, owner: Any, name: str) -> None:
         """Let a loader answer from memory where it was called with equal arguments before."""
         load = getattr(owner, name)
-        if not getattr(load, "is_remembering", False):
-            setattr(owner, name, _remembering(load, name, self._kept))
+        if not isinstance(load, _Remembering):
+            setattr(owner, name, _Remembering(load, name, self._kept))
 
     def _note_speeds(self, module: Any) -> None:
         """Note the speed of each pair of frames, in units where 6 is VBench's threshold."""
@@ -174,36 +173,6 @@ class Scorer:
             return score
 
         module.DynamicDegree.__wrapped__.get_score = get_score
-
-    def parity(
-        self, frames: Any, prompts: list[str], config: dict[str, str], fill: Callable[[Any], None]
-    ) -> dict[str, Any]:
-        """Return one of the package's own networks with random weights, for `save` to write.
-
-        Args:
-            frames: Not looked at.
-            prompts: Not looked at.
-            config: `{"model": "amt_s" or "raft_things"}`.
-            fill: Fills the floating-point entries of its state dict.
-        """
-        if config["model"] == "amt_s":
-            build = importlib.import_module("vbench.third_party.amt.utils.build_utils").build_from_cfg
-            omegaconf: Any = importlib.import_module("omegaconf")
-            package = Path(str(importlib.import_module("vbench").__file__)).parent
-            model = build(omegaconf.OmegaConf.load(package / "third_party" / "amt" / "cfgs" / "AMT-S.yaml").network)
-        else:
-            raft = importlib.import_module("vbench.third_party.RAFT.core.raft").RAFT
-            options: Any = importlib.import_module("easydict").EasyDict
-            model = raft(options(small=False, mixed_precision=False, alternate_corr=False))
-        fill(model)
-        model.is_amt = config["model"] == "amt_s"
-        return {"arrays": {}, "model": model}
-
-    def save(self, model: Any, path: str) -> None:
-        """Write a checkpoint in the published layout: AMT under "state_dict", RAFT as saved inside DataParallel."""
-        state = model.state_dict()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": state} if model.is_amt else {f"module.{k}": v for k, v in state.items()}, path)
 
 
 class _Ignored(dict[str, Any]):
@@ -270,16 +239,17 @@ def _provide_vocabulary(cache: Path) -> None:
         shutil.copy(package / target.name, target)
 
 
-def _remembering(load: Callable[..., Any], name: str, kept: dict[str, Any]) -> Callable[..., Any]:
-    @functools.wraps(load, updated=())
-    def answer(*arguments: Any, **named: Any) -> Any:
-        key = f"{name} {arguments!r} {sorted(named.items())!r}"
-        if key not in kept:
-            kept[key] = load(*arguments, **named)
-        return kept[key]
+class _Remembering:
+    """A loader that answers equal arguments with the same object; `__wrapped__` is the loader itself."""
 
-    answer.is_remembering = True  # type: ignore[attr-defined]
-    return answer
+    def __init__(self, load: Callable[..., Any], name: str, kept: dict[str, Any]) -> None:
+        self.__wrapped__, self._name, self._kept = load, name, kept
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        key = f"{self._name} {arguments!r} {sorted(named.items())!r}"
+        if key not in self._kept:
+            self._kept[key] = self.__wrapped__(*arguments, **named)
+        return self._kept[key]
 
 
 def _spy(detector: Any, swallowed: list[Exception]) -> None:

@@ -3,10 +3,7 @@
 It is the run of docs/attention.md; it touches the test prompts and changes nothing by what it sees.
 """
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +20,12 @@ PSNR_GAIN_DB = 3.0
 RIGHT, PSNR = "judge/all", "psnr/to_dense"
 
 
-def _recover(folder: Path, *overrides: str) -> tuple[dict[str, Any], Comparison, Comparison]:
-    """Return the run's card, dense against windows, and windows without and with the adapter."""
-    script = ["rlhf_video/train_sft.py", "--config", "configs/sft/sprite-recovery.yaml"]
-    command = [sys.executable, *script, f"output_dir={folder}", *overrides]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"})
-    card: dict[str, Any] = json.loads((folder / "card.json").read_text())
-    return card, Comparison.from_json(card["comparison"]), Comparison.from_json(card["recovery"])
-
-
 @pytest.mark.journey
-def test_recovered_windows_are_as_good_as_the_dense_model_on_unseen_prompts(tmp_path: Path) -> None:
-    card, to_dense, recovered = _recover(tmp_path / "run")
+def test_recovered_windows_are_as_good_as_the_dense_model_on_unseen_prompts(
+    train: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    card = train("train_sft.py", tmp_path / "run", "--config", "configs/sft/sprite-recovery.yaml")
+    to_dense, recovered = Comparison.from_json(card["comparison"]), Comparison.from_json(card["recovery"])
     assert card["measured_on"] == "unseen test prompts"
     assert card["num_pairs"] >= 240
     untrained = recovered.change(RIGHT).base.mean - to_dense.change(RIGHT).base.mean

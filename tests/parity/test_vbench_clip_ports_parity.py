@@ -18,8 +18,9 @@ from evaluation.ports.appearance_style import AppearanceStyle
 from evaluation.ports.background_consistency import BackgroundConsistency
 from evaluation.ports.dino import load_dino
 from evaluation.ports.openai_clip import load_vision_tower
-from evaluation.ports.parity import parity_case
 from evaluation.ports.random_weights import (
+    VIT_B_32,
+    VIT_L_14,
     ClipSizes,
     aesthetic_state,
     clip_state,
@@ -37,6 +38,13 @@ SHAPES: dict[str, list[int]] = GOLDEN["shapes"]
 STYLES: list[str] = GOLDEN["styles"]
 WITHOUT_TEXT = ("temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality")
 MODELS = ("dino", "clip_b", "clip_l")
+PORTS: dict[str, Callable[[SimpleNamespace], Metric]] = {
+    "temporal_flickering": lambda files: TemporalFlickering(),
+    "subject_consistency": lambda files: SubjectConsistency(files.dino),
+    "background_consistency": lambda files: BackgroundConsistency(files.clip_b),
+    "aesthetic_quality": lambda files: AestheticQuality(files.head, clip_weights=files.clip_l),
+    "appearance_style": lambda files: AppearanceStyle(files.clip_b, tokenizer=files.tokenizer),
+}
 
 
 def clip(name: str, facts: dict[str, Any] | None = None) -> DecodedClip:
@@ -47,29 +55,38 @@ def clip(name: str, facts: dict[str, Any] | None = None) -> DecodedClip:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, clip_tokenizer: Callable[..., Path]) -> SimpleNamespace:
-    folder = tmp_path_factory.mktemp("vbench")
-    torch.save(dino_state(**GOLDEN["dino"]), folder / "dino.pth")
-    torch.save(aesthetic_state(), folder / "head.pth")
-    for name in ("clip_b", "clip_l"):
-        write_torchscript(folder / f"{name}.pt", clip_state(ClipSizes(**GOLDEN[name])))
-    return SimpleNamespace(
+    dino, clip_b, clip_l = dino_state(**GOLDEN["dino"]), ClipSizes(**GOLDEN["clip_b"]), ClipSizes(**GOLDEN["clip_l"])
+    return write_files(tmp_path_factory.mktemp("vbench"), dino, clip_b, clip_l, clip_tokenizer(GOLDEN["merges"]))
+
+
+@pytest.fixture(scope="module")
+def full_files(tmp_path_factory: pytest.TempPathFactory, clip_tokenizer: Callable[..., Path]) -> SimpleNamespace:
+    """Return random weights of the published sizes, 1.3 GB, with a stand-in for CLIP's vocabulary of its length."""
+    letters = list(bytes_to_unicode().values())
+    merges = [f"{first} {second}" for first in letters for second in letters][: 49408 - 512 - 2]
+    return write_files(tmp_path_factory.mktemp("full"), dino_state(), VIT_B_32, VIT_L_14, clip_tokenizer(merges))
+
+
+def write_files(
+    folder: Path, dino: dict[str, torch.Tensor], clip_b: ClipSizes, clip_l: ClipSizes, tokenizer: Path
+) -> SimpleNamespace:
+    found = SimpleNamespace(
         dino=folder / "dino.pth",
         head=folder / "head.pth",
         clip_b=folder / "clip_b.pt",
         clip_l=folder / "clip_l.pt",
-        tokenizer=clip_tokenizer(GOLDEN["merges"]),
+        tokenizer=tokenizer,
     )
+    torch.save(dino, found.dino)
+    torch.save(aesthetic_state(), found.head)
+    write_torchscript(found.clip_b, clip_state(clip_b))
+    write_torchscript(found.clip_l, clip_state(clip_l))
+    return found
 
 
 @pytest.fixture(scope="module")
 def ports(files: SimpleNamespace) -> dict[str, Metric]:
-    return {
-        "temporal_flickering": TemporalFlickering(),
-        "subject_consistency": SubjectConsistency(files.dino),
-        "background_consistency": BackgroundConsistency(files.clip_b),
-        "aesthetic_quality": AestheticQuality(files.head, clip_weights=files.clip_l),
-        "appearance_style": AppearanceStyle(files.clip_b, tokenizer=files.tokenizer),
-    }
+    return {dimension: build(files) for dimension, build in PORTS.items()}
 
 
 def relative(found: float, recorded: float) -> float:
@@ -175,22 +192,18 @@ def test_exact_scale_factors_of_the_positions_are_seen(files: SimpleNamespace, m
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dimension", WITHOUT_TEXT)
-def test_full_size_models_have_the_originals_values(dimension: str, tmp_path: Path) -> None:
+def test_full_size_models_have_the_originals_values(dimension: str, full_files: SimpleNamespace) -> None:
     name = GOLDEN["full"]["clip"]
     recorded = GOLDEN["full"]["dimensions"][dimension][name]
-    found = parity_case(dimension, tmp_path).score(clip(name)).values[dimension]
+    found = PORTS[dimension](full_files).score(clip(name)).values[dimension]
     assert relative(found, recorded) < TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_full_size_clip_has_the_originals_values_of_a_style(
-    clip_tokenizer: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_full_size_clip_has_the_originals_values_of_a_style(full_files: SimpleNamespace) -> None:
     name, style = GOLDEN["full"]["clip"], STYLES[0]
-    letters = list(bytes_to_unicode().values())
-    merges = [f"{first} {second}" for first in letters for second in letters][: 49408 - 512 - 2]
-    port = parity_case("appearance_style", tmp_path, tokenizer=clip_tokenizer(merges))
+    port = PORTS["appearance_style"](full_files)
     assert isinstance(port, AppearanceStyle)
     ids = torch.tensor([GOLDEN["full"]["token_ids"][style]])  # of CLIP's vocabulary, which is not at hand here
     port._text = lambda styles, like: port._embed_text(ids)  # type: ignore[assignment, misc]

@@ -217,6 +217,8 @@ def test_lpips_refuses_files_of_another_network_and_absent_ones(tmp_path: Path, 
         Lpips(named, backbone=tmp_path / "absent.pth", linear=files["linear"])
     with pytest.raises(ConfigError, match="squeeze"):
         Lpips(named, **files, network="squeeze")  # type: ignore[arg-type]
+    with pytest.raises(RewardError, match="1 or more, got 0"):
+        Lpips(named, **files, frames_per_pass=0)
     small = clip_of(torch.zeros(3, 3, 30, 32, dtype=torch.uint8))
     with pytest.raises(SkipClipError, match="31 pixels"):
         Lpips(named, **files).score(small)

@@ -154,6 +154,10 @@ def test_labels_must_fit_and_be_several() -> None:
         kernel_distance_interval(rows, rows, clusters=[0, 1])
     with pytest.raises(DataError, match="at least 3 clusters"):
         kernel_distance_interval(rows, rows, clusters=[0, 0, 0, 1, 1, 1])
+    with pytest.raises(DataError, match="got 2 and 6"):
+        kernel_distance_interval(rows[:2], rows)
+    with pytest.raises(DataError, match="got 6 and 1"):
+        kernel_distance_interval(rows, rows, reference_clusters=[0] * 6)
 
 
 def test_clip_features_are_the_directions_of_the_models_own_image_embeddings() -> None:

@@ -14,7 +14,6 @@ from evaluation.ports.background_consistency import BackgroundConsistency
 from evaluation.ports.dino import load_dino
 from evaluation.ports.frame_features import consistency
 from evaluation.ports.openai_clip import load_clip_model, read_clip_state
-from evaluation.ports.parity import parity_case
 from evaluation.ports.random_weights import ClipSizes
 from evaluation.ports.subject_consistency import SubjectConsistency
 from evaluation.ports.temporal_flickering import TemporalFlickering
@@ -23,7 +22,6 @@ from rewards.errors import RewardError
 from rewards.ledger import LEDGER, WeightFile
 from rewards.temporal_flicker import TemporalFlicker
 from rewards.weight_files import file_hash
-from rlhf_video.errors import ConfigError
 
 SIZES = ClipSizes(width=64, layers=1, patch_size=56, text_width=64, text_layers=1, embed_dim=768, num_words=520)
 
@@ -201,10 +199,3 @@ def test_every_place_belongs_to_a_name_of_the_ledger() -> None:
         weight = LEDGER[name]
         named = [weight.file, *weight.note.split()]  # of an archive, the note names the file inside
         assert all(any(text.strip(",").endswith(Path(place).name) for text in named) for place in places)
-
-
-def test_an_unknown_parity_case_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Known: temporal_flickering"):
-        parity_case("colour", tmp_path)
-    with pytest.raises(ConfigError, match="needs a tokenizer"):
-        parity_case("appearance_style", tmp_path)
