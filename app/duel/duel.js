@@ -39,7 +39,8 @@ class Duel {
     parts.speed.addEventListener("change", () => this.setSpeed(Number(parts.speed.value)));
     parts.comment.addEventListener("input", () => this.change((data) => { data.comment = parts.comment.value; }));
     listenToKeys(root, () => isVisible() && !this.dialogs.isOpen, (name, detail) => this.act(name, detail));
-    document.addEventListener("visibilitychange", () => { if (document.hidden && timeline.isPlaying) timeline.pause(); });
+    const pauseIfHidden = () => { if (document.hidden && timeline.isPlaying) timeline.pause(); };
+    document.addEventListener("visibilitychange", pauseIfHidden);
     const isAtWork = () => isVisible() && root.dataset.state === "duel";
     countTime(isAtWork, timeline, () => this.flow.draft, () => this.ticked());
     const fitBar = () => root.style.setProperty("--votebar", `${parts.votebar.offsetHeight}px`);

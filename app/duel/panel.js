@@ -141,7 +141,7 @@ class Panel {
     if (!hasFailed) return box.replaceChildren();
     return box.replaceChildren(
       make("strong", {}, `The ${side} clip does not play`),
-      make("p", {}, "Your browser could not load or decode it. Try once more, or report it and go on to the next pair."),
+      make("p", {}, "Your browser could not load or decode it. Try again, or report it and go on to the next pair."),
       make("div", { class: "row" },
         make("button", { type: "button", class: "primary", "data-act": "report-clip" }, "Report and go on"),
         make("button", { type: "button", class: "plain", "data-act": "reload" }, "Try again")),
