@@ -47,6 +47,7 @@ def build_rater_pages(arena: Arena) -> gr.Blocks:
         )
         duel_player()
     with pages.route("My progress", "/progress"):
+        gr.Navbar(main_page_name="Judge")
         mine = gr.HTML(css_template=_text("board.css"))
         gr.HTML(html_template=_text("forget.html"), css_template=_text("board.css"), js_on_load=_text("forget.js"))
 
@@ -55,6 +56,7 @@ def build_rater_pages(arena: Arena) -> gr.Blocks:
 
         pages.load(draw, None, mine, api_visibility="private", show_progress="hidden")
     with pages.route("Leaderboard", "/leaderboard"):
+        gr.Navbar(main_page_name="Judge")
         _leaderboard(pages, arena)
     return pages
 
