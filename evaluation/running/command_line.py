@@ -25,7 +25,7 @@ COMMANDS = {
     "submit": "write VBench's result files and the leaderboard's archive of a system: submit SYSTEM",
 }
 _NAMES = {"compare": ("A", "B"), "submit": ("SYSTEM",)}
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "evaluation" / "sprite.yaml"
+DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "evaluation" / "sprite.yaml"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.running.command_line import parse_request
 from evaluation.running.metric_building import check_labels, label_of
 from evaluation.running.suite_config import EvaluationConfig
 from evaluation.vbench_compat.official import UNITS
@@ -26,6 +27,12 @@ def bind(kind: str, name: str, targets: Any, options: dict[str, object]) -> None
 
 def test_there_are_configs() -> None:
     assert {path.stem for path in CONFIGS} >= {"sprite", "wan2.1-1.3b"}
+
+
+def test_no_arguments_mean_the_sprite_config() -> None:
+    request = parse_request([])
+    assert request.command == "all"
+    assert request.config == load_config(EvaluationConfig, Path("configs/evaluation/sprite.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
