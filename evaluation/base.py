@@ -42,6 +42,20 @@ class ClipEntry:
     """Its length; None where nobody measured it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOutClip:
+    """A clip that a suite asks of a system and that cannot be scored: it counts against the coverage of every score."""
+
+    clip: str
+    """File name, or "prompt-number" of one that is not there."""
+    prompt: str
+    sample: int
+    dimensions: frozenset[str] | None
+    """As of a `ClipEntry`."""
+    reason: str
+    """What is wrong with it."""
+
+
 @dataclass(frozen=True)
 class DecodedClip:
     """A clip and its pixels, shared by every metric; nobody writes to them."""

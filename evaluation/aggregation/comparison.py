@@ -45,7 +45,8 @@ class DimensionChange:
     """True difference that this many prompts would show with 80% power at the 5% level, before correction."""
     num_pairs: int
     num_unpaired: int
-    """Clips of either system that this column was asked of and that have no partner with a value."""
+    """Clips that the suite asks this column of, in either system, and that have no partner with a value; clips that a
+    system lacks among them."""
 
     @property
     def gain(self) -> Interval | None:
@@ -159,7 +160,7 @@ def _compare_column(
     before, after, prompts = before[both], after[both], pairs.prompts[both]
     interval, error = _difference(before, after, prompts, pairs.identical[both], num_resamples, seed)
     p_value = cluster_permutation_test(after - before, prompts, num_permutations=num_permutations, seed=seed)
-    num_asked = int(baseline.asked(column.name).sum() + system.asked(column.name).sum())
+    num_asked = baseline.num_asked(column.name) + system.num_asked(column.name)
     return DimensionChange(
         column=column,
         baseline=mean_interval(before, prompts, num_resamples=num_resamples, seed=seed),

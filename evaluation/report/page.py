@@ -98,7 +98,7 @@ def _top(
     prompts = len({entry.prompt for entry in first.entries})
     facts = {
         "prompts": str(prompts),
-        "clips of each system": str(len(first.entries)),
+        "clips of each system": ", ".join(dict.fromkeys(_clip_count(system) for system in held.values())),
         "scores": str(len(first.columns)),
     }
     if not comparisons:
@@ -111,6 +111,11 @@ def _top(
     top = header(kicker, headline(comparison), tone=verdict_tone(comparison), facts=facts, because=because)
     body = [Html(f'<div class="trust">{guard_cards(cards)}</div>'), *_warnings(summaries, comparisons)]
     return join([top, section("Can it be believed?", body, lead=comparison.verdict)])
+
+
+def _clip_count(system: SystemScores) -> str:
+    scored, asked = len(system.entries), len(system.entries) + len(system.all_left_out)
+    return str(scored) if scored == asked else f"{scored} of {asked}"
 
 
 def _warnings(summaries: Sequence[Summary], comparisons: Sequence[SystemComparison]) -> list[Html]:

@@ -15,7 +15,7 @@ from evaluation.running.runner import is_asked, pending, try_metric
 from evaluation.running.scoring_run import RESULTS
 from evaluation.running.store import ResultStore
 from evaluation.running.suite_config import EvaluationConfig, MetricConfig
-from evaluation.running.systems import declared_size, generation, read_clips, read_suite
+from evaluation.running.systems import SystemClips, declared_size, generation, read_clips, read_suite
 from evaluation.running.weights_state import weight_states
 from evaluation.vbench_compat.length_rule import length_warnings
 from rewards.errors import RewardError
@@ -82,7 +82,7 @@ def _system_lines(config: EvaluationConfig, name: str, suite: Suite, expected: i
     return f"{name}: {state}\n  " + "\n  ".join(texts)
 
 
-def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, tuple[ClipEntry, ...]] | str:
+def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, SystemClips] | str:
     try:
         return read_clips(config, suite)
     except DataError as error:
@@ -92,7 +92,7 @@ def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, tu
 def _metric_line(
     config: EvaluationConfig,
     entry: MetricConfig,
-    clips: Mapping[str, tuple[ClipEntry, ...]] | str,
+    clips: Mapping[str, SystemClips] | str,
     expected: Mapping[str, int],
     store: ResultStore,
     sample: DecodedClip | None,
@@ -109,7 +109,7 @@ def _metric_line(
         seen: list[float] = []
         to_do = sum(expected.values())
     else:
-        entries = [item for of_system in clips.values() for item in of_system]
+        entries = [item for of_system in clips.values() for item in of_system.entries]
         asked = [item for item in entries if any(is_asked(item, metric.spec, d) for d in metric.spec.dimensions)]
         to_do = sum(bool(pending(item, [metric], store)) for item in asked)
         results = [store.find(item, metric.key) for item in asked]
@@ -120,10 +120,10 @@ def _metric_line(
     return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", needed)
 
 
-def _sample_clip(config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, ...]] | str) -> DecodedClip | None:
+def _sample_clip(config: EvaluationConfig, clips: Mapping[str, SystemClips] | str) -> DecodedClip | None:
     """Return a clip to measure on: the first one, or noise of the declared size; None where neither is known."""
     if not isinstance(clips, str):
-        entry = next(item for of_system in clips.values() for item in of_system)
+        entry = next(item for of_system in clips.values() for item in of_system.entries)
         return DecodedClip(entry, *read_frames(entry.file))
     sizes = [declared_size(config, name) for name in config.systems]
     size = next((size for size in sizes if size is not None), None)

@@ -144,6 +144,34 @@ def test_missing_clips_stop_the_run_before_anything_is_scored(
     assert not (tmp_path / "run" / "results").exists()
 
 
+def test_clips_left_out_of_a_partial_run_are_recorded_counted_and_reported(
+    call: Call, tmp_path: Path, systems: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run")
+    whole = (tmp_path / "run" / "results" / "results-0-of-1.jsonl").read_text()
+    (systems["dim"] / "1.mp4").unlink()
+    (systems["bright"] / "2.mp4").write_bytes(b"no video")
+    capsys.readouterr()
+    assert call("run", "--partial") == 0
+    printed = capsys.readouterr().out
+    assert "dim: 1 of 3 clips of the suite are left out, first 'a blue square-0' (missing (1.mp4))" in printed
+    record = read_record(tmp_path / "run")
+    lost = {name: [(clip.clip, clip.prompt) for clip in clips] for name, clips in record.left_out.items()}
+    assert lost == {"dim": [("a blue square-0", "a blue square")], "bright": [("2.mp4", "a star")]}
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    missing = page.split("<h2>What is missing</h2>")[1].split("</section>")[0]
+    for part in ("left out", "a blue square-0", "missing (1.mp4)", "2.mp4", "manifest.json recorded"):
+        assert part in missing
+    assert "2 of 3" in page and '2/3<span class="sub warn">1 left out</span>' in page
+    assert (tmp_path / "run" / "results" / "results-0-of-1.jsonl").read_text() == whole  # no score has changed
+    assert call("status") == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "| level" in line]
+    assert [[cell.strip() for cell in row[1:7]] for row in rows] == [
+        ["dim", "2", "0", "0", "0", "1"],
+        ["bright", "2", "0", "0", "0", "1"],
+    ]
+
+
 def test_full_disk_is_one_paragraph_that_says_what_stays(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
