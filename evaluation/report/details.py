@@ -51,9 +51,9 @@ def distance_table(distances: Sequence[SetDistance]) -> Html:
     for distance in distances:
         value = f"{distance.value:.4g}" if distance.value is not None else f"none: {distance.refused}"
         sizes = " / ".join(str(number) for number in distance.num_clips)
-        rows.append((distance.label, distance.system, distance.reference, value, distance.unit, sizes))
-    head = ("distance", "of", "from", "value", "unit", "clips")
-    return Html(f'<div class="stack">{table(head, rows, align="lllrlr")}</div>')
+        rows.append((distance.label, distance.system, distance.reference, value, distance.ends, distance.unit, sizes))
+    head = ("distance", "of", "from", "value", "95% interval", "unit", "clips")
+    return Html(f'<div class="stack">{table(head, rows, align="lllrllr")}</div>')
 
 
 def provenance(facts: Mapping[str, Any]) -> Html:

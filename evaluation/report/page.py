@@ -76,7 +76,9 @@ def write_evaluation_report(
         script=SCRIPT,
         clips_beside=shelf.num_beside > 0,
     )
-    write_atomic(folder / "report.md", report_markdown(summaries, comparisons, held, provenance_facts).encode())
+    write_atomic(
+        folder / "report.md", report_markdown(summaries, comparisons, held, provenance_facts, distances).encode()
+    )
     return path
 
 
