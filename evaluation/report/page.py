@@ -184,6 +184,8 @@ def _figures(
 
 
 def _clips(shelf: ClipShelf, comparisons: Sequence[SystemComparison]) -> list[Html]:
+    if not shelf.scores[0].columns:  # metrics of whole sets alone
+        return []
     lead = lead_column(comparisons, shelf.scores)
     explorer = Explorer(shelf, match_clips(shelf.scores), shelf.scores[0].columns, lead=lead)
     worst, best = explorer.extremes()
