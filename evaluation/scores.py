@@ -19,6 +19,9 @@ class Column:
     family: Family
     unit: str
     higher_is_better: bool | None
+    metric: str = ""
+    """Key of the metric (name, version, options, weights): equal names of two runs may be different metrics. Empty
+    where nobody recorded it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ def _paired_tables(
     """Return the values of both systems, each (pairs, D), NaN where either lacks one, and the names of the D."""
     kept, old, new = [], [], []
     for dimension, column in after.columns.items():
-        if before.columns.get(dimension) != column:
+        if before.columns.get(dimension) != column or baseline.column(column) != system.column(column):
             continue
         first, second = baseline.values[column][pairs.baseline], system.values[column][pairs.system]
         both = np.isfinite(first) & np.isfinite(second)

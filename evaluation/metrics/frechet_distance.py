@@ -14,8 +14,8 @@ class FrechetDistance(SetDistance):
     which the name tells: numbers of two networks cannot be compared, nor with published FID or FVD. Unit: squared
     feature units. Range [0, inf), 0 for sets of equal mean and covariance. Lower is better. The estimate is biased
     upwards, the more the smaller the sets, so compare sets of equal size only, or use `kernel_distance`. It has no
-    interval: the bias is larger than the spread, so that a 95% jackknife interval around it held the truth in 0 to 68 of
-    100 simulated sets of 40 to 144 items.
+    interval: the bias is larger than the spread, so that a 95% jackknife interval around it held the truth in 0 to 68
+    of 100 simulated sets of 40 to 144 items.
     """
 
     kind = "frechet"

@@ -148,7 +148,13 @@ def system_scores(
             name = metric.column(dimension)
             column = _first_of_prompt(entries, _column(entries, spec, dimension, results), spec.first_of_prompt)
             columns.append(
-                Column(name=name, family=spec.family, unit=spec.unit, higher_is_better=spec.higher_is_better)
+                Column(
+                    name=name,
+                    family=spec.family,
+                    unit=spec.unit,
+                    higher_is_better=spec.higher_is_better,
+                    metric=metric.key,
+                )
             )
             values[name] = np.array([value for value, _, _ in column], dtype=np.float64)
             statuses[name] = tuple(status for _, status, _ in column)

@@ -124,6 +124,15 @@ def test_scores_of_one_system_alone_are_named(table: Any) -> None:
     assert any("no pair of clips has both values: b, c" in warning for warning in result.warnings)
 
 
+def test_equal_names_of_different_metrics_are_not_compared(vbench_table: Any) -> None:
+    base, mine = vbench_table(system="base"), vbench_table()
+    old = replace(base, columns=tuple(replace(c, metric="v1" if c.name == "scene" else "") for c in base.columns))
+    result = compare_systems(old, mine, num_resamples=100)
+    assert "scene" not in [change.column.name for change in result.changes] and len(result.changes) == 15
+    assert any("by another version, other options or other weights: scene." in line for line in result.warnings)
+    assert result.totals[0].refused is None and result.totals[-1].refused is not None
+
+
 def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
     columns = {"a": np.zeros(5), "b": np.zeros(5)}
     after = {name: 1.0 + np.arange(5.0) for name in columns}
