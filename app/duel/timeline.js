@@ -5,7 +5,7 @@
    at the middle of a frame, (k + 0.5) / fps, because the rounding of k / fps shows frame k - 1 now and then. */
 
 const NUDGE_PER_S = 5; // rate correction per second of drift: 10 ms apart -> 5 % faster or slower
-const LARGEST_NUDGE = 0.25;
+const LARGEST_NUDGE = 0.5;
 const JUMP_FRAMES = 3; // farther apart than this, the follower seeks
 const SEEK_LIMIT_MS = 4000;
 const HAVE_FUTURE_DATA = 3;
