@@ -1,9 +1,7 @@
 """VBench's temporal flickering: how little neighbouring frames differ, on 8-bit frames."""
 
-import torch
-from torch import Tensor
-
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
+from evaluation.metrics.pixels import neighbour_distances
 from evaluation.ports.frame_features import check_two_frames, mean_and_curve
 
 
@@ -33,12 +31,4 @@ class TemporalFlickering:
             SkipClipError: It has a single frame.
         """
         check_two_frames(clip)
-        pairs = zip(clip.frames[:-1], clip.frames[1:], strict=True)
-        differences = torch.stack([_mean_difference(former, latter) for former, latter in pairs])
-        return mean_and_curve("temporal_flickering", (255.0 - differences) / 255.0)
-
-
-def _mean_difference(former: Tensor, latter: Tensor) -> Tensor:
-    """Return the exact mean absolute difference of two uint8 frames, a float64 scalar."""
-    difference = torch.maximum(former, latter) - torch.minimum(former, latter)  # stays uint8
-    return difference.sum(dtype=torch.int64).double() / difference.numel()
+        return mean_and_curve("temporal_flickering", (255.0 - neighbour_distances(clip)) / 255.0)
