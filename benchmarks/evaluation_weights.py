@@ -1,7 +1,7 @@
 """Random weights for benchmarks/evaluation_speed.py, in the files that VBench and our ports read: same on every side."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,16 @@ MERGES = ["c a", "ca t</w>", "r u", "ru n", "run s</w>"]
 """Of the stand-in vocabulary, where the environment with OpenAI's is not there."""
 FLOW_SCALE = 0.02
 """Of RAFT's last layer: brings the flow of random weights to VBench's threshold."""
-PATHS = {name: path for files in FILES.values() for name, path in files}
 
 
-def write_weights(cache: Path, *, small: bool, python: Path | None, dino: Path | None) -> Path:
-    """Write every weight file of the ten ported dimensions into a folder in VBench's layout.
+def write_weights(
+    cache: Path, dimensions: Collection[str], *, small: bool, python: Path | None, dino: Path | None
+) -> Path:
+    """Write the weight files of ported dimensions into a folder in VBench's layout.
 
     Args:
         cache: The folder.
+        dimensions: Whose files are needed.
         small: Narrow networks (RAFT and AMT have one size) in place of the published sizes.
         python: Interpreter of the original's environment, whose own RAFT writes its file; None writes ours, which the
             ports read alike.
@@ -55,16 +57,22 @@ def write_weights(cache: Path, *, small: bool, python: Path | None, dino: Path |
         vocabulary.write_bytes(packed.read_bytes())
     num_words = 49408 if python else 512 + len(MERGES) + 2
     narrow = ClipSizes(width=128, layers=2, text_width=128, text_layers=2, embed_dim=768, num_words=num_words)
-    write_torchscript(cache / PATHS["openai_clip_vit_b_32"], clip_state(narrow if small else VIT_B_32))
-    write_torchscript(cache / PATHS["openai_clip_vit_l_14"], clip_state(narrow if small else VIT_L_14))
-    _save(cache, "aesthetic_linear", aesthetic_state())
-    _save(cache, "dino_vit_b_16", dino_state(width=128, depth=2) if small else dino_state())
-    _save(cache, "amt_s", {"state_dict": _random_state(AmtS())})
     musiq = MusiqSizes(width=128, inner=96, layers=2, grid=10) if small else MusiqSizes(384, 1152, 14, 10)
-    _save(cache, "musiq_spaq", {"params": _random_state(Musiq(musiq))})
-    _save(cache, "viclip_l_14", {"model": _random_state(ViClip(_viclip(num_words, small=small)))})
-    _write_raft(cache, python)
+    writers: dict[str, Callable[[Path], None]] = {
+        "openai_clip_vit_b_32": lambda path: write_torchscript(path, clip_state(narrow if small else VIT_B_32)),
+        "openai_clip_vit_l_14": lambda path: write_torchscript(path, clip_state(narrow if small else VIT_L_14)),
+        "aesthetic_linear": lambda path: torch.save(aesthetic_state(), path),
+        "dino_vit_b_16": lambda path: torch.save(dino_state(width=128, depth=2) if small else dino_state(), path),
+        "amt_s": lambda path: torch.save({"state_dict": _random_state(AmtS())}, path),
+        "musiq_spaq": lambda path: torch.save(_random_state(Musiq(musiq)), path),
+        "viclip_l_14": lambda path: torch.save({"model": _random_state(ViClip(_viclip(num_words, small=small)))}, path),
+        "raft_things": lambda path: _write_raft(path, python),
+    }
+    for name, file in sorted({entry for dimension in dimensions for entry in FILES.get(dimension, ())}):
+        (cache / file).parent.mkdir(parents=True, exist_ok=True)
+        writers[name](cache / file)
     if dino is not None:
+        (cache / DINO_CODE).parent.mkdir(exist_ok=True)
         (cache / DINO_CODE).symlink_to(dino.resolve())
     return clip_tokenizer(vocabulary, cache / "tokenizer")
 
@@ -86,11 +94,10 @@ def _viclip(num_words: int, *, small: bool) -> ViClipSizes:
     )
 
 
-def _write_raft(cache: Path, python: Path | None) -> None:
+def _write_raft(path: Path, python: Path | None) -> None:
     """Write RAFT's file, under the original's names where its own code is there to name them."""
-    path = cache / PATHS["raft_things"]
     if python is None:
-        _save(cache, "raft_things", _random_state(Raft()))
+        torch.save(_random_state(Raft()), path)
     else:
         scorer = Path(random_weights.__file__).parent / "workers" / "vbench_scorer.py"
         with WorkerProcess(
@@ -120,8 +127,3 @@ def _random_state(model: nn.Module) -> dict[str, Tensor]:
         for name, value in model.state_dict().items()
     }
 
-
-def _save(cache: Path, name: str, state: Mapping[str, object]) -> None:
-    path = cache / PATHS[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)

@@ -53,8 +53,8 @@ class Blockiness:
         if min(height, width) < 2 * self._block:
             raise SkipClipError(f"frames of {height}x{width} hold no two blocks of {self._block} pixels each way")
         planes = luma_of(clip)
-        rows = per_frame(lambda few: few.diff(dim=2).abs_().mean(dim=1).double(), planes).mean(dim=0)
-        columns = per_frame(lambda few: few.diff(dim=1).abs_().mean(dim=2).double(), planes).mean(dim=0)
+        rows = per_frame(lambda few: few.diff(dim=2).abs_().double().mean(dim=1), planes).mean(dim=0)
+        columns = per_frame(lambda few: few.diff(dim=1).abs_().double().mean(dim=2), planes).mean(dim=0)
         border, inside = (
             float(sum(steps[is_border == wanted].mean() for steps, is_border in self._axes(rows, columns)))
             for wanted in (True, False)

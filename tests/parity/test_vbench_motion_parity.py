@@ -177,7 +177,7 @@ class TestViClip:
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=TOLERANCE, atol=0)
 
     def test_tokens_equal_the_originals_and_one_prompt_is_cut(self, viclip: dict[str, Path]) -> None:
-        text = OverallConsistency(**viclip)._cosine._text
+        text = OverallConsistency(**viclip)._model._text
         lengths = []
         for prompt, expected in zip(CONSISTENCY["prompts"], CONSISTENCY["tokens"], strict=True):
             ids = text._token_ids(clean_prompt(prompt))[0].tolist()
