@@ -20,38 +20,31 @@ must agree with the suite's to 1e-4 (relative), or nothing is reported.
 """
 
 import argparse
-import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-import psutil
 import torch
 from attention_timing import hardware, write_section
+from evaluation_sides import Bridged, Original, Ours, Side, Turn, decoding
 from evaluation_weights import write_weights
 
 from evaluation.base import ClipEntry
 from evaluation.ports.random_weights import random_clip
-from evaluation.registry import NamedMetric, build_metric
-from evaluation.running.runner import score_clips
-from evaluation.running.store import ResultStore
 from rewards.workers import environments
 from rewards.workers.vbench_cache import FILES
-from rlhf_video.data import read_frames, sha256_file
+from rlhf_video.data import sha256_file
 from rlhf_video.report.markdown import markdown_table
 
-ROOT = Path(__file__).resolve().parents[1]
 SUITE, ONE_BY_ONE, ORIGINAL, BRIDGED = "suite", "metric by metric", "original", "original, bridged"
 TOLERANCE = 1e-4
 TARGET = 2.0
@@ -91,161 +84,6 @@ QUICK = (
     Case("decode-bound", ("temporal_flickering", *WEIGHTLESS), (2, 5, 128, 144), 2),
     Case("all ports", PORTS, (1, 5, 128, 144), 1),
 )
-
-
-@dataclass
-class Turn:
-    """One side, once over all clips."""
-
-    cpu: float = 0.0
-    wall: float = 0.0
-    by_metric: dict[str, float] = field(default_factory=dict)
-    """CPU seconds, where metrics were run one by one."""
-    values: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(File name, dimension) -> value."""
-
-    def add(self, metric: str, other: "Turn") -> None:
-        """Join a turn of one metric."""
-        self.cpu, self.wall = self.cpu + other.cpu, self.wall + other.wall
-        self.by_metric[metric] = other.cpu
-        self.values |= other.values
-
-
-Side = Callable[[], Turn]
-
-
-class Ours:
-    """Our metrics, built."""
-
-    def __init__(self, names: Sequence[str], options: Mapping[str, Mapping[str, object]]) -> None:
-        """Build them and note how long that takes."""
-        start = time.process_time()
-        self.metrics = [build_metric(name, None, options.get(name, {}), device="cpu") for name in names]
-        self.load = time.process_time() - start
-
-    def suite(self, entries: Sequence[ClipEntry]) -> Turn:
-        """Score all clips by all metrics."""
-        return scored(entries, self.metrics)
-
-    def one_by_one(self, entries: Sequence[ClipEntry]) -> Turn:
-        """Score all clips by one metric after the other, each with its own decoding."""
-        turn = Turn()
-        for metric in self.metrics:
-            turn.add(metric.label, scored(entries, [metric]))
-        return turn
-
-
-class Original:
-    """The package in a process of its own."""
-
-    def __init__(self, python: Path, cache: Path, names: Sequence[str], folder: Path) -> None:
-        """Start it; its imports are done when this returns."""
-        settings = {
-            "scorer": str(ROOT / "rewards" / "workers" / "vbench_scorer.py"),
-            "cache": str(cache),
-            "device": "cpu",
-            "dimensions": list(names),
-            "versions": ["vbench", "torch", "opencv-python", "decord"],
-        }
-        self._names, self._folder, self._errors = tuple(names), folder, (folder / "original.log").open("w+")
-        command = [str(python), str(ROOT / "benchmarks" / "evaluation_speed_original.py"), json.dumps(settings)]
-        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        variables["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=variables
-        )
-        self.versions: dict[str, str] = self._answer()["versions"]
-        self.load = 0.0
-
-    def turn(self, entries: Sequence[ClipEntry]) -> Turn:
-        """Compute every dimension of all clips."""
-        description = self._folder / "full_info.json"
-        clips = [
-            {
-                "prompt_en": entry.prompt,
-                "dimension": list(self._names),
-                "video_list": [str(entry.file)],
-                "auxiliary_info": {"appearance_style": dict(entry.facts)},
-            }
-            for entry in entries
-        ]
-        description.write_text(json.dumps(clips))
-        turn = Turn()
-        for name in self._names:
-            assert self._process.stdin is not None
-            print(json.dumps({"description": str(description), "dimensions": [name]}), file=self._process.stdin, flush=True)
-            found = self._answer()[name]
-            values = {(file, name): value for file, value in found["values"].items()}
-            turn.add(name, Turn(cpu=found["cpu"], wall=found["wall"], values=values))
-            self.load += found["load_cpu"]
-        return turn
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-        self._errors.close()
-
-    def _answer(self) -> dict:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise SystemExit(f"The original's process ended: {self._errors.read()[-2000:]}")
-        return json.loads(line)
-
-
-class Bridged:
-    """The package through `vbench_official`: one worker process for all dimensions."""
-
-    def __init__(self, cache: Path, names: Sequence[str], warm_up: ClipEntry) -> None:
-        """Start the worker and let it load every model, on a tiny clip."""
-        self._metrics = [
-            build_metric("vbench_official", name, {"dimension": name, "cache_dir": cache}, device="cpu")
-            for name in names
-        ]
-        scored([warm_up], self._metrics, may_fail=True)
-        self.load = descendants_cpu()
-
-    def turn(self, entries: Sequence[ClipEntry]) -> Turn:
-        """Score all clips; CPU seconds are those of both processes."""
-        before = descendants_cpu()
-        turn = scored(entries, self._metrics)
-        turn.cpu += descendants_cpu() - before
-        return turn
-
-    def close(self) -> None:
-        """End the worker."""
-        self._metrics[0].metric.close()
-
-
-def descendants_cpu() -> float:
-    """Return the CPU seconds of this process's live children, the benchmark's own original left out of account."""
-    times = (child.cpu_times() for child in psutil.Process().children(recursive=True))
-    return sum(one.user + one.system for one in times)
-
-
-def scored(entries: Sequence[ClipEntry], metrics: Sequence[NamedMetric], *, may_fail: bool = False) -> Turn:
-    """Score clips as a run does, with a store of its own."""
-    with tempfile.TemporaryDirectory() as folder, ResultStore(Path(folder)) as store:
-        cpu, wall = time.process_time(), time.perf_counter()
-        score_clips(entries, metrics, store)
-        turn = Turn(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall)
-        for entry in entries:
-            for metric in metrics:
-                result = store.find(entry, metric.key)
-                assert result is not None
-                if result.status != "ok" and not may_fail:
-                    raise SystemExit(f"{metric.label} of {entry.file.name} {result.status}: {result.reason}")
-                turn.values |= {(entry.file.name, name): value for name, value in result.values.items()}
-    return turn
-
-
-def decoding(entries: Sequence[ClipEntry]) -> float:
-    """Return the CPU seconds of decoding all clips once."""
-    start = time.process_time()
-    for entry in entries:
-        read_frames(entry.file)
-    return time.process_time() - start
 
 
 def make_clip(path: Path, num_frames: int, height: int, width: int) -> ClipEntry:
@@ -319,7 +157,7 @@ def measure(case: Case, work: Path, options: Mapping[str, Mapping[str, object]],
     """Measure all sides of a case in turns; without `python`, ours alone."""
     count, *size = case.clips
     folder = work / case.name.replace(" ", "_")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     entries = [make_clip(folder / f"clip{'x' * number}.mp4", *size) for number in range(count)]
     with ExitStack() as stack:
         ours = Ours(case.metrics, options)
@@ -361,7 +199,9 @@ def table(measured: Measured) -> str:
         rows.append([side, f"{cpu:.3g}", f"{1 / cpu:.3g}", f"{wall:.3g}", f"{measured.load[side]:.3g}", faster, loaded])
     title = f"### {case.name}: {len(case.metrics)} metric(s), {clips_text(case)}, {case.rounds} round(s)"
     decode = statistics.median(measured.decode) / count
-    facts = f"Decoding a clip once: {decode:.3g} CPU s. Largest difference of a value from the suite's: {measured.worst:.1e}."
+    facts = (
+        f"Decoding a clip once: {decode:.3g} CPU s. Largest difference of a value between sides: {measured.worst:.1e}."
+    )
     parts = [title, markdown_table(HEADER, rows, align="l" + "r" * 6), facts + "\n" + verdict(measured)]
     if len(case.metrics) > 1:
         parts.append(by_metric(measured))
@@ -385,11 +225,13 @@ def by_metric(measured: Measured) -> str:
     if ORIGINAL not in measured.turns or frames == USUAL_FRAMES:
         return text
     sums = [
-        sum(turn.by_metric[name] * work_of(name, USUAL_FRAMES) / work_of(name, frames) for name in measured.case.metrics)
+        sum(
+            turn.by_metric[name] * work_of(name, USUAL_FRAMES) / work_of(name, frames) for name in measured.case.metrics
+        )
         for turn in (measured.turns[ONE_BY_ONE][-1], measured.turns[ORIGINAL][-1])
     ]
     return (
-        f"{text}\nScaled to {USUAL_FRAMES} frames by the frames or pairs that each metric sees, the last round's seconds "
+        f"{text}\nScaled to {USUAL_FRAMES} frames, by the frames or pairs that each metric sees, these seconds "
         f"become {sums[0]:.0f} (ours, in passes of their own) and {sums[1]:.0f} (original): {sums[1] / sums[0]:.2f}x."
     )
 
@@ -433,15 +275,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny clips and networks, ours alone")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="all by default")
-    parser.add_argument("--dino", type=Path, help="checkout of DINO's code; without it, subject consistency is left out")
-    parser.add_argument("--work", type=Path, help="empty folder for weights (4 GB) and clips, a temporary one by default")
+    parser.add_argument(
+        "--dino", type=Path, help="checkout of DINO's code; without it, subject consistency is left out"
+    )
+    parser.add_argument("--work", type=Path, help="folder for weights (4 GB) and clips, a temporary one by default")
     parser.add_argument("--markdown", type=Path, help="file whose section to write")
     flags = parser.parse_args()
     python = None if flags.quick else environments.require("vbench").python
     cases = [case for case in (QUICK if flags.quick else CASES) if not flags.case or case.name in flags.case]
     if flags.dino is None and not flags.quick:
         cases = [
-            Case(case.name, tuple(name for name in case.metrics if name != "subject_consistency"), case.clips, case.rounds)
+            Case(
+                case.name,
+                tuple(name for name in case.metrics if name != "subject_consistency"),
+                case.clips,
+                case.rounds,
+            )
             for case in cases
         ]
     os.environ["RLHF_VIDEO_ACCEPT_LICENCES"] = "amt_s,musiq_spaq"  # random weights: nobody's

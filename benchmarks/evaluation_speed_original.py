@@ -6,8 +6,7 @@ object of settings comes as the argument; each line of stdin names a description
 each answer is one line.
 
 Models are loaded by the package, once per dimension, at its first turn; what that takes is taken off that turn and told
-apart. One thing is changed: VBench leaves ViCLIP in training mode, where layers are dropped at random and no two runs
-agree; here it is put into evaluation mode.
+apart.
 """
 
 import importlib
@@ -41,7 +40,7 @@ class Loading:
                 loaded = load(*arguments, **named)
                 self.wall += time.perf_counter() - wall
                 self.cpu += time.process_time() - cpu
-                self._kept[key] = loaded.eval() if name == "ViCLIP" else loaded
+                self._kept[key] = loaded
             return self._kept[key]
 
         setattr(owner, name, timed)
@@ -96,7 +95,11 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # the package prints
     settings = json.loads(sys.argv[1])
     original = Original(settings)
-    print(json.dumps({"versions": {name: module_version(name) for name in settings["versions"]}}), file=answers, flush=True)
+    print(
+        json.dumps({"versions": {name: module_version(name) for name in settings["versions"]}}),
+        file=answers,
+        flush=True,
+    )
     for line in sys.stdin:
         request = json.loads(line)
         answer = {name: original.compute(name, request["description"]) for name in request["dimensions"]}

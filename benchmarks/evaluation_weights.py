@@ -1,4 +1,4 @@
-"""Random weights for benchmarks/evaluation_speed.py, in the files that VBench and our ports read: same on every side."""
+"""Random weights for benchmarks/evaluation_speed.py, in the files that VBench and our ports read: one for all sides."""
 
 import gzip
 from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ FLOW_SCALE = 0.02
 def write_weights(
     cache: Path, dimensions: Collection[str], *, small: bool, python: Path | None, dino: Path | None
 ) -> Path:
-    """Write the weight files of ported dimensions into a folder in VBench's layout.
+    """Write the weight files of ported dimensions into a folder in VBench's layout; one that is there is kept.
 
     Args:
         cache: The folder.
@@ -69,9 +69,10 @@ def write_weights(
         "raft_things": lambda path: _write_raft(path, python),
     }
     for name, file in sorted({entry for dimension in dimensions for entry in FILES.get(dimension, ())}):
-        (cache / file).parent.mkdir(parents=True, exist_ok=True)
-        writers[name](cache / file)
-    if dino is not None:
+        if not (cache / file).is_file():
+            (cache / file).parent.mkdir(parents=True, exist_ok=True)
+            writers[name](cache / file)
+    if dino is not None and not (cache / DINO_CODE).exists():
         (cache / DINO_CODE).parent.mkdir(exist_ok=True)
         (cache / DINO_CODE).symlink_to(dino.resolve())
     return clip_tokenizer(vocabulary, cache / "tokenizer")
@@ -126,4 +127,3 @@ def _random_state(model: nn.Module) -> dict[str, Tensor]:
         name: torch.from_numpy(random_weights.random_array(name, tuple(value.shape))).to(value.dtype)
         for name, value in model.state_dict().items()
     }
-
