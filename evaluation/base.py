@@ -4,11 +4,11 @@ Metrics see a clip that was decoded once for all of them. What they return is st
 totals are pure functions over the store, so they can be computed again without looking at a video.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ Family = Literal["vbench-official", "vbench-port", "vbench-long-port", "reward",
 """Who defines the number: the original package, our port of it, our port of VBench-Long, a reward model, or a
 measurement of our own. Values of two families are never mixed in one number."""
 Status = Literal["ok", "skipped", "failed"]
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,23 @@ class DecodedClip:
     """uint8, RGB, shape (frames, 3, height, width)."""
     fps: float
     """Frames per second of the file."""
+    _kept: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def pixels(self) -> Tensor:
         """The frames in [0, 1], float32, same shape."""
         return self.frames.to(torch.float32).div_(255.0)
+
+    def once(self, key: Hashable, compute: Callable[[], Shared]) -> Shared:
+        """Return what several metrics need of this clip, computed for the first of them and kept with the clip.
+
+        Args:
+            key: What it is: the function or the model that makes it, which stands for all that the result depends on.
+            compute: Makes it; whoever gets the result only reads it.
+        """
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return cast(Shared, self._kept[key])
 
 
 @dataclass(frozen=True, kw_only=True)

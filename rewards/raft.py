@@ -65,11 +65,11 @@ class Raft(nn.Module):
         """Return flow (P, 2, H, W) of frames (P, 3, H, W) in [-1, 1] whose sides are multiples of 8, 128 or more."""
         pyramid = CorrelationPyramid(*self.feature_encoder(torch.cat([first, second])).chunk(2))
         state, context = self.context_encoder(first).split(HIDDEN, dim=1)
-        state, context = torch.tanh(state), torch.relu(context)
+        state, of_context = torch.tanh(state), self.update_block.recurrent_block.of_context(torch.relu(context))
         start = cell_positions(state)
         flow = torch.zeros_like(start)
         for _ in range(iterations):
-            state, change = self.update_block(state, context, pyramid.look_up(start + flow), flow)
+            state, change = self.update_block(state, of_context, pyramid.look_up(start + flow), flow)
             flow = flow + change
         return _upsample(flow, self.mask_predictor(state))
 
@@ -180,17 +180,39 @@ class ConvGru(nn.Module):
 
     def __init__(self, kernel: tuple[int, int]) -> None:
         super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        self.convz = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel, padding=padding)
-        self.convr = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel, padding=padding)
-        self.convq = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel, padding=padding)
+        self._padding = (kernel[0] // 2, kernel[1] // 2)
+        self.convz = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel)
+        self.convr = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel)
+        self.convq = nn.Conv2d(3 * HIDDEN, HIDDEN, kernel)
 
-    def forward(self, state: Tensor, inputs: Tensor) -> Tensor:
-        """Return the next state, (P, 128, h, w), for inputs (P, 256, h, w)."""
-        both = torch.cat([state, inputs], dim=1)
-        update, reset = torch.sigmoid(self.convz(both)), torch.sigmoid(self.convr(both))
-        proposal = torch.tanh(self.convq(torch.cat([reset * state, inputs], dim=1)))
-        return (1 - update) * state + update * proposal
+    def of_context(self, context: Tensor) -> Tensor:
+        """Return what the context (P, 128, h, w) adds in all three convolutions, at each iteration: (P, 384, h, w)."""
+        convs = (self.convz, self.convr, self.convq)
+        kernels = torch.cat([conv.weight[:, HIDDEN : 2 * HIDDEN] for conv in convs])
+        biases = torch.cat([conv.bias for conv in convs if conv.bias is not None])
+        return functional.conv2d(context, kernels, biases, padding=self._padding)
+
+    def forward(self, state: Tensor, motion: Tensor, of_context: Tensor) -> Tensor:
+        """Return the next state.
+
+        The convolutions see state, context and motion side by side; the context's part, a third, is known.
+
+        Args:
+            state: (P, 128, h, w).
+            motion: The same shape.
+            of_context: What `of_context` returned.
+        """
+        of_gates, of_proposal = of_context.split([2 * HIDDEN, HIDDEN], dim=1)
+        kernels = torch.cat([_without_context(self.convz), _without_context(self.convr)])
+        gates = functional.conv2d(torch.cat([state, motion], dim=1), kernels, padding=self._padding) + of_gates
+        update, reset = torch.sigmoid(gates).chunk(2, dim=1)
+        known = torch.cat([reset * state, motion], dim=1)
+        proposal = functional.conv2d(known, _without_context(self.convq), padding=self._padding) + of_proposal
+        return (1 - update) * state + update * torch.tanh(proposal)
+
+
+def _without_context(conv: nn.Conv2d) -> Tensor:
+    return torch.cat([conv.weight[:, :HIDDEN], conv.weight[:, 2 * HIDDEN :]], dim=1)
 
 
 class RecurrentBlock(nn.Module):
@@ -201,9 +223,13 @@ class RecurrentBlock(nn.Module):
         self.convgru1 = ConvGru((1, 5))
         self.convgru2 = ConvGru((5, 1))
 
-    def forward(self, state: Tensor, inputs: Tensor) -> Tensor:
+    def of_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the context adds in each unit, see `ConvGru`."""
+        return self.convgru1.of_context(context), self.convgru2.of_context(context)
+
+    def forward(self, state: Tensor, motion: Tensor, of_context: tuple[Tensor, Tensor]) -> Tensor:
         """Return the next state."""
-        following: Tensor = self.convgru2(self.convgru1(state, inputs), inputs)
+        following: Tensor = self.convgru2(self.convgru1(state, motion, of_context[0]), motion, of_context[1])
         return following
 
 
@@ -230,10 +256,11 @@ class UpdateBlock(nn.Module):
         self.recurrent_block = RecurrentBlock()
         self.flow_head = FlowHead()
 
-    def forward(self, state: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, state: Tensor, of_context: tuple[Tensor, Tensor], correlation: Tensor, flow: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the next state and the change of the flow, in cells."""
-        inputs = torch.cat([context, self.motion_encoder(correlation, flow)], dim=1)
-        state = self.recurrent_block(state, inputs)
+        state = self.recurrent_block(state, self.motion_encoder(correlation, flow), of_context)
         return state, self.flow_head(state)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
-from evaluation.metrics.pixels import luma, per_frame
+from evaluation.metrics.pixels import luma_of, per_frame
 from rlhf_video.errors import ConfigError
 
 
@@ -52,8 +52,9 @@ class Blockiness:
         height, width = clip.frames.shape[-2:]
         if min(height, width) < 2 * self._block:
             raise SkipClipError(f"frames of {height}x{width} hold no two blocks of {self._block} pixels each way")
-        rows = per_frame(lambda frames: _steps(luma(frames)), clip.frames).mean(dim=0)
-        columns = per_frame(lambda frames: _steps(luma(frames).mT), clip.frames).mean(dim=0)
+        planes = luma_of(clip)
+        rows = per_frame(lambda few: few.diff(dim=2).abs_().double().mean(dim=1), planes).mean(dim=0)
+        columns = per_frame(lambda few: few.diff(dim=1).abs_().double().mean(dim=2), planes).mean(dim=0)
         border, inside = (
             float(sum(steps[is_border == wanted].mean() for steps, is_border in self._axes(rows, columns)))
             for wanted in (True, False)
@@ -65,8 +66,3 @@ class Blockiness:
     def _axes(self, *profiles: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return mean steps with whether each crosses a border."""
         return [(steps, torch.arange(1, len(steps) + 1) % self._block == 0) for steps in profiles]
-
-
-def _steps(planes: Tensor) -> Tensor:
-    """Return the mean |difference| of neighbours along the last axis, (n, width - 1), of planes (n, height, width)."""
-    return planes.diff(dim=-1).abs().double().mean(dim=1)

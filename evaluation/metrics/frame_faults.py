@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
-from evaluation.metrics.pixels import luma, per_frame, shrink
+from evaluation.metrics.pixels import luma_of, mean_distance, neighbour_distances, per_frame, shrink
 from rlhf_video.errors import ConfigError
 
 _SIDE = 16  # pixels of the pictures by which frames are told apart before they are compared in full
@@ -47,30 +47,34 @@ class FrameFaults:
 
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`."""
-        frames = clip.frames
-        is_black = per_frame(lambda part: (luma(part) <= 0.1).double().mean(dim=(1, 2)) >= 0.98, frames)
-        is_frozen = self._are_equal(frames[:-1], frames[1:])
+        planes = luma_of(clip)
+        is_black = per_frame(lambda few: (few <= 0.1).sum(dim=(1, 2)) / few[0].numel() >= 0.98, planes)
+        is_frozen = neighbour_distances(clip) / 255.0 <= self._tolerance
         return ClipScore(
             values={
                 "black": float(is_black.double().mean()),
                 "frozen": float(is_frozen.double().mean()) if len(is_frozen) else 0.0,
-                "repeated": float(self._have_twins(frames, is_frozen).double().mean()),
+                "repeated": float(self._have_twins(clip.frames, planes, is_frozen).double().mean()),
             },
             curves={"black": is_black.double().tolist()},
         )
 
     def _are_equal(self, first: Tensor, second: Tensor) -> Tensor:
         """Return which frames (n, 3, height, width) equal their partners, (n,) bool."""
-        if not len(first):
-            return torch.zeros(0, dtype=torch.bool)
-        return per_frame(_distance, first, second) <= self._tolerance
+        return mean_distance(first, second) / 255.0 <= self._tolerance
 
-    def _have_twins(self, frames: Tensor, is_frozen: Tensor) -> Tensor:
-        """Return which frames occur again, (frames,) bool; `is_frozen` knows of the neighbours, (frames - 1,)."""
+    def _have_twins(self, frames: Tensor, planes: Tensor, is_frozen: Tensor) -> Tensor:
+        """Return which frames occur again, (frames,) bool.
+
+        Args:
+            frames: uint8, (frames, 3, height, width).
+            planes: Their luma, (frames, height, width).
+            is_frozen: What is known of the neighbours, (frames - 1,).
+        """
         has_twin = torch.zeros(len(frames), dtype=torch.bool)
         has_twin[1:] |= is_frozen
         has_twin[:-1] |= is_frozen
-        small = per_frame(lambda part: shrink(luma(part), _SIDE).flatten(1).double(), frames)
+        small = per_frame(lambda few: shrink(few, _SIDE).flatten(1).double(), planes)
         # Means never differ by more than what they are means of: only close small pictures can belong to twins.
         gaps = torch.cdist(small, small, p=1) / small.shape[1]
         close = (gaps <= self._tolerance + 1e-6).triu(diagonal=2)
@@ -82,9 +86,3 @@ class FrameFaults:
                 has_twin[equal] = True
                 has_twin[number] |= len(equal) > 0
         return has_twin
-
-
-def _distance(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean absolute difference of 8-bit frames (n, 3, height, width) in levels of a range of 1, (n,)."""
-    apart = torch.maximum(first, second) - torch.minimum(first, second)
-    return apart.to(torch.float32).mean(dim=(1, 2, 3)).double() / 255.0

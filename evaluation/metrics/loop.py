@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
-from evaluation.metrics.pixels import luma, need_frames, per_frame, shrink
+from evaluation.metrics.pixels import luma_of, need_frames, per_frame, shrink
 
 _SIDE = 32  # pixels to which frames are averaged
 _STILL = 0.0005
@@ -41,7 +41,7 @@ class Loop:
             SkipClipError: Fewer than 4 frames, or no motion.
         """
         need_frames(clip, 4, "a loop")
-        small = per_frame(lambda frames: shrink(luma(frames), _SIDE).flatten(1).double(), clip.frames)
+        small = per_frame(lambda planes: shrink(planes, _SIDE).flatten(1).double(), luma_of(clip))
         errors = _lag_errors(small)
         if float(errors.max()) < _STILL:
             raise SkipClipError("the clip does not move, so it has no period")

@@ -3,7 +3,7 @@
 import torch
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
-from evaluation.metrics.pixels import luma, need_frames, per_frame
+from evaluation.metrics.pixels import luma_of, need_frames
 
 
 class LuminanceFlicker:
@@ -33,7 +33,7 @@ class LuminanceFlicker:
             SkipClipError: Fewer than 3 frames.
         """
         need_frames(clip, 3, "luminance flicker")
-        brightness = per_frame(lambda frames: luma(frames).mean(dim=(1, 2), dtype=torch.float64), clip.frames)
+        brightness = luma_of(clip).mean(dim=(1, 2), dtype=torch.float64)
         curve = brightness.diff(n=2).abs() / 2
         return ClipScore(
             values={"luminance_flicker": float(curve.mean())}, curves={"luminance_flicker": curve.tolist()}

@@ -44,6 +44,28 @@ def luma(frames: Tensor) -> Tensor:
     return planes.add_(frames[:, 1], alpha=green).add_(frames[:, 2], alpha=blue)
 
 
+def luma_of(clip: DecodedClip) -> Tensor:
+    """Return `luma` of a whole clip, made once for all metrics: float32, (frames, height, width)."""
+    return clip.once(luma, lambda: per_frame(luma, clip.frames))
+
+
+def neighbour_distances(clip: DecodedClip) -> Tensor:
+    """Return the mean absolute difference of each frame and the next, made once for all metrics.
+
+    Returns:
+        float64, (frames - 1,), in 8-bit levels; the sums are exact.
+    """
+    return clip.once(mean_distance, lambda: mean_distance(clip.frames[:-1], clip.frames[1:]))
+
+
+def mean_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean absolute difference of 8-bit frames, each (n, 3, height, width): float64, (n,), in levels."""
+    sums = torch.zeros(len(first), dtype=torch.float64, device=first.device)
+    for number, (former, latter) in enumerate(zip(first, second, strict=True)):
+        sums[number] = (torch.maximum(former, latter) - torch.minimum(former, latter)).sum()  # uint8, then exact
+    return sums / first.shape[1:].numel()
+
+
 def per_frame(function: Callable[..., Tensor], *frames: Tensor, size: int = _FRAMES_PER_PASS) -> Tensor:
     """Apply a function to a few frames at a time and join the results: memory stays that of `size` frames.
 

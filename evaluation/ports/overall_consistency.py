@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
 from evaluation.ports.frames import clip_square, middle_frames
-from evaluation.ports.viclip import OPENAI_TOKENIZER, VideoTextCosine
+from evaluation.ports.viclip import OPENAI_TOKENIZER, shared_model
 
 
 class OverallConsistency:
@@ -32,7 +34,7 @@ class OverallConsistency:
         Raises:
             RewardError: Missing or wrong weights or tokenizer.
         """
-        self._cosine = VideoTextCosine(weights, tokenizer=tokenizer, cache_size=cache_size)
+        self._model = shared_model(weights, tokenizer=tokenizer, cache_size=cache_size)
         self.spec = MetricSpec(
             name=self.name,
             version="1",
@@ -52,6 +54,9 @@ class OverallConsistency:
         Raises:
             RewardError: The clip has no prompt.
         """
-        sizes = self._cosine.sizes
-        chosen = clip.frames[middle_frames(len(clip.frames), sizes.num_frames)]
-        return ClipScore(values={self.name: self._cosine(clip_square(chosen, sizes.image_size), clip.entry.prompt)})
+        video = clip.once(self._model, lambda: self._embed(clip.frames))
+        return ClipScore(values={self.name: self._model.cosine(video, clip.entry.prompt)})
+
+    def _embed(self, frames: Tensor) -> Tensor:
+        sizes = self._model.sizes
+        return self._model.embed(clip_square(frames[middle_frames(len(frames), sizes.num_frames)], sizes.image_size))

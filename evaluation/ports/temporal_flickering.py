@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.metrics.pixels import neighbour_distances
 from evaluation.ports.frame_features import check_two_frames, mean_and_curve
 from evaluation.ports.static_filter import KEPT, StaticFilter
 
@@ -52,12 +50,4 @@ class TemporalFlickering:
         reason = None if self._filter is None else self._filter.why_moving(clip)
         if reason is not None:
             raise SkipClipError(reason)
-        pairs = zip(clip.frames[:-1], clip.frames[1:], strict=True)
-        differences = torch.stack([_mean_difference(former, latter) for former, latter in pairs])
-        return mean_and_curve("temporal_flickering", (255.0 - differences) / 255.0)
-
-
-def _mean_difference(former: Tensor, latter: Tensor) -> Tensor:
-    """Return the exact mean absolute difference of two uint8 frames, a float64 scalar."""
-    difference = torch.maximum(former, latter) - torch.minimum(former, latter)  # stays uint8
-    return difference.sum(dtype=torch.int64).double() / difference.numel()
+        return mean_and_curve("temporal_flickering", (255.0 - neighbour_distances(clip)) / 255.0)

@@ -6,6 +6,7 @@ ones load too. Letters: B batch, F frames, P patches of a frame, W width.
 """
 
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,18 +201,39 @@ class VideoTextCosine:
         encode: Callable[[Tensor], Tensor] = self._model.text_encoder
         self._text = TextEmbeddings(vocabulary, encode, max_tokens=self.sizes.num_tokens, cache_size=cache_size)
 
-    def __call__(self, frames: Tensor, prompt: str) -> float:
-        """Return the cosine in [-1, 1].
+    def embed(self, frames: Tensor) -> Tensor:
+        """Map a clip's normalised frames (frames, 3, image_size, image_size) to its embedding (1, embedding)."""
+        follow(self._model, frames)
+        with torch.inference_mode():
+            video: Tensor = self._model.vision_encoder(frames[None])
+            return video
+
+    def cosine(self, video: Tensor, prompt: str) -> float:
+        """Return the cosine of a clip's embedding and a prompt, in [-1, 1].
 
         Args:
-            frames: Normalised, (frames, 3, image_size, image_size).
+            video: What `embed` returned.
             prompt: As the suite has it.
 
         Raises:
             RewardError: Empty prompt.
         """
-        follow(self._model, frames)
-        text = self._text([clean_prompt(prompt)], like=frames)
+        text = self._text([clean_prompt(prompt)], like=video)
         with torch.inference_mode():
-            video = self._model.vision_encoder(frames[None])
             return float(functional.cosine_similarity(video, text)[0])
+
+
+_shared: weakref.WeakValueDictionary[tuple[object, ...], VideoTextCosine] = weakref.WeakValueDictionary()
+
+
+def shared_model(weights: str | Path, *, tokenizer: str | Path, cache_size: int) -> VideoTextCosine:
+    """Return the one model of these settings, for every dimension that uses it; see `VideoTextCosine`.
+
+    Two dimensions of VBench have the same 1.7 GB of weights, and ask the same of a clip.
+    """
+    path = resolve(weights)
+    key = (path, path.stat().st_mtime_ns, str(tokenizer), cache_size)
+    model = _shared.get(key)
+    if model is None:
+        model = _shared[key] = VideoTextCosine(weights, tokenizer=tokenizer, cache_size=cache_size)
+    return model

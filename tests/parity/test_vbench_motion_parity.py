@@ -176,8 +176,20 @@ class TestViClip:
         ours, theirs = self.scores(metric(**viclip), name), CONSISTENCY["scores"][name]
         torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=TOLERANCE, atol=0)
 
+    def test_both_dimensions_embed_a_clip_once(self, viclip: dict[str, Path]) -> None:
+        metrics = (OverallConsistency(**viclip), TemporalStyle(**viclip))
+        assert metrics[0]._model is metrics[1]._model  # 1.7 GB in the published size
+        passes: list[object] = []
+        handle = metrics[0]._model._model.vision_encoder.register_forward_hook(lambda *_: passes.append(1))
+        for name in CONSISTENCY["scores"]:
+            shown = clip("overall_consistency", name, CONSISTENCY["prompts"][0])
+            scores = {metric.score(shown).values[metric.name] for metric in metrics}
+            assert len(scores) == 1 and relative(scores.pop(), CONSISTENCY["scores"][name][0]) <= TOLERANCE
+        handle.remove()
+        assert len(passes) == len(CONSISTENCY["scores"])
+
     def test_tokens_equal_the_originals_and_one_prompt_is_cut(self, viclip: dict[str, Path]) -> None:
-        text = OverallConsistency(**viclip)._cosine._text
+        text = OverallConsistency(**viclip)._model._text
         lengths = []
         for prompt, expected in zip(CONSISTENCY["prompts"], CONSISTENCY["tokens"], strict=True):
             ids = text._token_ids(clean_prompt(prompt))[0].tolist()

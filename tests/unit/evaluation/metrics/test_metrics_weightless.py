@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, Metric, SkipClipError
+from evaluation.metrics import pixels
 from evaluation.metrics.blockiness import Blockiness
 from evaluation.metrics.frame_faults import FrameFaults
 from evaluation.metrics.loop import Loop
 from evaluation.metrics.luminance_flicker import LuminanceFlicker
+from evaluation.metrics.pixels import per_frame
 from evaluation.registry import build_metric
 from rlhf_video.data import read_video, write_video
 from rlhf_video.errors import ConfigError
@@ -66,6 +68,19 @@ def test_measure_leaves_the_shared_frames_alone(name: str) -> None:
     assert isinstance(metric, Metric)
     metric.score(clip_of(frames))
     assert torch.equal(frames, noise())
+
+
+def test_what_metrics_share_is_made_once_per_clip_and_changes_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = noise(7, 32)
+    metrics = (Blockiness(), FrameFaults(), Loop(), LuminanceFlicker())
+    alone = [metric.score(clip_of(frames)) for metric in metrics]
+    made: list[object] = []
+    monkeypatch.setattr(pixels, "per_frame", lambda *a: made.append(a[0]) or per_frame(*a))
+    shared = clip_of(frames)
+    assert [metric.score(shared) for metric in metrics] == alone
+    assert made == [pixels.luma]
+    other = clip_of(255 - frames)
+    assert metrics[0].score(other) == Blockiness().score(clip_of(255 - frames)) and len(made) == 3
 
 
 def test_flicker_is_one_for_black_and_white_in_turns_and_zero_for_stills_and_fades() -> None:
