@@ -127,4 +127,6 @@ def _apply(session: Session, change: Change, future: "Future[Any]") -> Callable[
 def _is_unavailable(error: DBAPIError) -> bool:
     """Return whether the database itself, not this change, is the trouble."""
     words = str(error.orig).lower()
-    return any(word in words for word in ("locked", "readonly", "read-only", "full", "disk i/o", "unable to open", "no space"))
+    return any(
+        word in words for word in ("locked", "readonly", "read-only", "full", "disk i/o", "unable to open", "no space")
+    )
