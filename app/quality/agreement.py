@@ -1,5 +1,6 @@
 """How far raters agree on each question of a study: the ceiling for systems, rewards and the board's certainty."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,11 +51,10 @@ def _agreement(votes: Sequence[CleanVote], question: str) -> QuestionAgreement:
         if answer is not None:
             first.setdefault((vote.pair, vote.rater), (_VALUE[answer], vote.prompt))
     rows = [(pair, rater, value, prompt) for (pair, rater), (value, prompt) in first.items()]
-    pairs = [row[0] for row in rows]
     return QuestionAgreement(
         question=question,
         num_votes=len(rows),
-        num_pairs=sum(pairs.count(pair) > 1 for pair in set(pairs)),
+        num_pairs=sum(count > 1 for count in Counter(row[0] for row in rows).values()),
         num_raters=len({row[1] for row in rows}),
         alpha_ordinal=_alpha(rows, "ordinal"),
         alpha_nominal=_alpha(rows, "nominal"),

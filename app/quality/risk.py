@@ -1,9 +1,9 @@
 """How likely it is that a rater does not judge: points for each thing that honest raters hardly do, added up.
 
 TTS-Arena scores requests in this way, stores what looks wrong and leaves it out in silence ("shadow"), so that
-whoever attacks learns nothing. Here no point is given for a browser's name. Another taste than the others' is not enough:
-what taste, a quick hand and a shared network explain stays below the line together, or a board would only ever hear its
-majority.
+whoever attacks learns nothing. Here no point is given for a browser's name. Another taste than the others' is not
+enough: what taste, a quick hand and a shared network explain stays below the line together, or a board would only ever
+hear its majority.
 """
 
 import math

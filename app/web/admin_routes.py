@@ -112,9 +112,9 @@ def read_exclusions(request: Request, _: Admin) -> list[dict[str, Any]]:
 @router.post("/exclusions", status_code=201)
 def add_exclusion(request: Request, body: ExclusionBody, admin: Admin) -> dict[str, Any]:
     """Leave a vote, or all of a rater, out of analyses."""
-    target = {f"{body.kind}_id": body.id}
+    rater, vote = (body.id, None) if body.kind == "rater" else (None, body.id)
     return arena_of(request).writer.run(
-        lambda session: _plain(exclude(session, actor=admin, reason=body.reason, **target))
+        lambda session: _plain(exclude(session, actor=admin, reason=body.reason, rater_id=rater, vote_id=vote))
     )
 
 
