@@ -5,6 +5,7 @@ from pathlib import Path
 
 from app.database.engine import sqlite_url
 from rlhf_video.errors import ConfigError
+from rlhf_video.settings import check_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,10 @@ class ArenaConfig:
     admin_password: str | None = None
     """What `python app/arena.py init --password` printed; None closes the admin pages."""
     admin_header: str | None = None
-    """Header in which a proxy names the admin it let in, for example X-Forwarded-User; None trusts no header."""
+    """Header in which a proxy names the admin it let in, for example X-Forwarded-User; None trusts no header. The
+    proxy must overwrite it in every request, and nothing else may reach the port."""
+    sweep_every_s: float = 60.0
+    """How often the server looks for raters who do not judge (quality/risk.py); 0 for never."""
 
     def __post_init__(self) -> None:
         """Check the port.
@@ -34,6 +38,7 @@ class ArenaConfig:
         """
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port={self.port} must be between 0 and 65535.")
+        check_range("sweep_every_s", self.sweep_every_s, least=0.0)
         if self.public_url is not None and not self.public_url.startswith(("http://", "https://")):
             raise ConfigError(f"public_url='{self.public_url}' must start with https:// (or http:// for a test).")
 

@@ -17,6 +17,7 @@ from app.database.audit_log import first_broken_entry, read_head
 from app.database.tables import Study, Video
 from app.demo import ensure_demo
 from app.lineage import commands as lineage_commands
+from app.quality.sweep import sweeping
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
 from app.studies.study import StudyPolicy, create_study
@@ -115,7 +116,8 @@ def _serve(arena: Arena) -> None:
     config = arena.config
     sys.stdout.write(f"The arena: {config.public_url or f'http://{config.host}:{config.port}'}\n")
     sys.stdout.flush()
-    uvicorn.run(create_app(arena), host=config.host, port=config.port, log_level="warning", server_header=False)
+    with sweeping(arena, every_s=config.sweep_every_s):
+        uvicorn.run(create_app(arena), host=config.host, port=config.port, log_level="warning", server_header=False)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {

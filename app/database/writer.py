@@ -8,10 +8,12 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from rlhf_video.errors import RlhfVideoError
@@ -84,42 +86,47 @@ class Writer:
                 return
 
     def _commit(self, batch: list[tuple[Change, "Future[Any]"]]) -> None:
-        answers: list[tuple[Future[Any], Any, BaseException | None]] = []
+        # From here on nobody can cancel a future, whose browser went away, under the writer's hands.
+        batch = [(change, future) for change, future in batch if future.set_running_or_notify_cancel()]
+        settle: list[Callable[[], None]] = []
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 if self._engine.dialect.name == "postgresql":
                     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-                for change, future in batch:
-                    try:
-                        with session.begin_nested():
-                            answer = change(session)
-                        answers.append((future, answer, None))
-                    except DBAPIError as error:
-                        if error.connection_invalidated or not error.orig or _is_unavailable(error):
-                            raise
-                        answers.append((future, None, error))
-                    except Exception as error:
-                        answers.append((future, None, error))
-        except DBAPIError as error:
-            for _, future in batch:
-                future.set_exception(
-                    DatabaseUnavailableError(
-                        f"The database took no write ({error.orig}): nothing was stored, try again."
-                    )
-                )
-            return
-        except BaseException as error:
+                settle = [_apply(session, change, future) for change, future in batch]
+        except (DBAPIError, PoolTimeoutError) as error:
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            unavailable = DatabaseUnavailableError(f"The database took no write ({reason}): nothing was stored.")
+            settle = [partial(future.set_exception, unavailable) for _, future in batch]
+        except BaseException as error:  # the thread must outlive it: nobody else answers those who wait
             for _, future in batch:
                 future.set_exception(error)
+            return
+        for answer in settle:
+            answer()
+
+
+def _apply(session: Session, change: Change, future: "Future[Any]") -> Callable[[], None]:
+    """Run one change and return how its future is to be answered after the commit.
+
+    Raises:
+        DBAPIError: The database itself is the trouble: no change of the batch can be stored.
+    """
+    try:
+        with session.begin_nested():
+            answer = change(session)
+    except DBAPIError as error:
+        if error.connection_invalidated or not error.orig or _is_unavailable(error):
             raise
-        for future, answer, problem in answers:
-            if problem is None:
-                future.set_result(answer)
-            else:
-                future.set_exception(problem)
+        return partial(future.set_exception, error)
+    except Exception as error:
+        return partial(future.set_exception, error)
+    return partial(future.set_result, answer)
 
 
 def _is_unavailable(error: DBAPIError) -> bool:
     """Return whether the database itself, not this change, is the trouble."""
     words = str(error.orig).lower()
-    return any(word in words for word in ("locked", "readonly", "read-only", "full", "disk i/o", "unable to open"))
+    return any(
+        word in words for word in ("locked", "readonly", "read-only", "full", "disk i/o", "unable to open", "no space")
+    )

@@ -8,12 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.audit_log import append_entry
-from app.database.tables import Study
+from app.database.tables import Pair, Study
 from app.studies.media import MediaPolicy
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.preferences.pair import DIMENSIONS, OVERALL
 from rlhf_video.settings import check_range, to_plain
 from rlhf_video.settings.building import build_config
+
+StudyStatus = Literal["open", "paused", "closed"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,28 @@ def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy)
     session.flush()
     append_entry(session, actor="admin", action="study.created", subject=study.id, details={"slug": slug})
     return study
+
+
+def set_status(session: Session, study: Study, status: StudyStatus, *, actor: str) -> None:
+    """Open, pause or close a study.
+
+    Args:
+        session: Of the writer.
+        study: Which.
+        status: What it shall be.
+        actor: Who says so.
+
+    Raises:
+        DataError: It is that already, or has nothing to ask.
+    """
+    if study.status == status:
+        raise DataError(f"The study '{study.slug}' is {status} already.")
+    has_pairs = session.scalar(select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "real").limit(1))
+    if status == "open" and has_pairs is None:
+        raise DataError(f"The study '{study.slug}' has no pairs to ask about: import two systems first.")
+    details = {"from": study.status, "to": status}
+    study.status = status
+    append_entry(session, actor=actor, action="study.status", subject=study.id, details=details)
 
 
 def find_study(session: Session, slug: str) -> Study:

@@ -63,7 +63,7 @@ class SortedVotes:
     """Reason -> number of votes; the first that holds of: withdrawn, practice, gold, repeat, test rater, excluded."""
 
 
-_CurrentRow = Row[Vote, Assignment, Pair, bool, list[Any], System, System]
+CurrentRow = Row[Vote, Assignment, Pair, bool, list[Any], System, System]
 
 
 def clean_votes(session: Session, study: Study, *, at: datetime | None = None) -> tuple[CleanVote, ...]:
@@ -79,10 +79,10 @@ def clean_votes(session: Session, study: Study, *, at: datetime | None = None) -
 
 def sort_votes(session: Session, study: Study, *, at: datetime | None = None) -> SortedVotes:
     """Return the votes that count, and how many do not, by reason; arguments as of `clean_votes`."""
-    bad_votes, bad_raters = _excluded(session, at)
+    bad_votes, bad_raters = active_exclusions(session, at)
     left_out: Counter[str] = Counter()
     clean = []
-    for row in _current(session, study, at):
+    for row in current_rows(session, study, at):
         reason = _reason(row, bad_votes, bad_raters)
         if reason is None:
             clean.append(_clean(row))
@@ -91,7 +91,7 @@ def sort_votes(session: Session, study: Study, *, at: datetime | None = None) ->
     return SortedVotes(tuple(clean), dict(sorted(left_out.items())))
 
 
-def _current(session: Session, study: Study, at: datetime | None) -> list[_CurrentRow]:
+def current_rows(session: Session, study: Study, at: datetime | None = None) -> list[CurrentRow]:
     """Return the highest revision of every assignment with all that is asked of it."""
     last = (
         select(Vote.assignment_id, func.max(Vote.revision).label("revision"))
@@ -118,7 +118,7 @@ def _current(session: Session, study: Study, at: datetime | None) -> list[_Curre
     return list(rows)
 
 
-def _excluded(session: Session, at: datetime | None) -> tuple[dict[str, str], dict[str, str]]:
+def active_exclusions(session: Session, at: datetime | None = None) -> tuple[dict[str, str], dict[str, str]]:
     """Return the reasons of active exclusions by vote and by rater; the earliest of several."""
     unlifted = Exclusion.lifted_at.is_(None)
     active = [unlifted] if at is None else [Exclusion.created_at <= at, or_(unlifted, Exclusion.lifted_at > at)]
@@ -132,7 +132,7 @@ def _excluded(session: Session, at: datetime | None) -> tuple[dict[str, str], di
     return votes, raters
 
 
-def _reason(row: _CurrentRow, bad_votes: Mapping[str, str], bad_raters: Mapping[str, str]) -> str | None:
+def _reason(row: CurrentRow, bad_votes: Mapping[str, str], bad_raters: Mapping[str, str]) -> str | None:
     """Return why a vote does not count; None where it does."""
     vote, assignment, pair, is_test, *_ = row
     if vote.withdrawn:
@@ -150,7 +150,7 @@ def _reason(row: _CurrentRow, bad_votes: Mapping[str, str], bad_raters: Mapping[
     return None
 
 
-def _clean(row: _CurrentRow) -> CleanVote:
+def _clean(row: CurrentRow) -> CleanVote:
     vote, assignment, pair, _, tags, first, second = row
     return CleanVote(
         vote=vote.id,

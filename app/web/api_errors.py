@@ -1,13 +1,18 @@
 """Every error of the API is {error: {code, message}}: the code for the browser, the message for the rater."""
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.database.writer import DatabaseUnavailableError
 from app.voting.votes import BallotRefusedError
 from rlhf_video.errors import DataError
 
+logger = logging.getLogger(__name__)
 STATUS = {"foreign": 403, "conflict": 409, "expired": 410, "invalid": 422, "watched_too_little": 422}
 
 
@@ -45,7 +50,11 @@ def install_handlers(app: FastAPI) -> None:
         return error_response(422, "invalid", f"{where or 'body'}: {first['msg']}")
 
     @app.exception_handler(DatabaseUnavailableError)
-    async def unavailable(_: Request, error: DatabaseUnavailableError) -> JSONResponse:
+    @app.exception_handler(OperationalError)  # of a reader, who has no writer to say it
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(PoolTimeoutError)
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        logger.warning("%s %s: %s", request.method, request.url.path, error)
         return error_response(
             503,
             "busy",

@@ -1,5 +1,6 @@
 """Clips by token: nothing about where a clip is from is in the address, the headers or the bytes."""
 
+import logging
 import mimetypes
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,7 @@ from app.voting.tokens import TokenError
 from app.web.api_errors import ApiError
 from app.web.sessions import arena_of
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -28,6 +30,9 @@ def read_clip(request: Request, token: str) -> FileResponse:
         is_a = (side == "left") == assignment.a_is_left
         video = assignment.pair.a if is_a else assignment.pair.b
         file = arena.config.data / video.play_files[kind]
+    if not file.is_file():
+        logger.error("The clip %s is missing: run `python app/arena.py verify`", file)
+        raise ApiError(404, "missing", "This clip cannot be shown: please report the pair.")
     # Private: the address is for one rater. Immutable: it always names the same bytes.
     headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
     return FileResponse(file, media_type=kind or mimetypes.guess_type(file)[0], headers=headers)

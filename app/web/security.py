@@ -28,7 +28,19 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_CLOSED = ("/gradio_api/upload", "/gradio_api/proxy=", "/gradio_api/stream", "/gradio_api/run", "/gradio_api/runs")
+_GRADIO = "/gradio_api"
+_GRADIO_OPEN = (
+    "queue/join",
+    "queue/data",
+    "heartbeat/",
+    "startup-events",
+    "app_id",
+    "theme.css",
+    "reset",
+    "cancel",
+    "info",
+)
+"""What Gradio's pages ask for; all else of its API (files, uploads, proxies, calls by name, histories) is closed."""
 _LARGEST_BODY = 256 * 1024
 
 
@@ -38,7 +50,7 @@ class SecurityMiddleware:
     def __init__(self, app: ASGIApp, *, config: ArenaConfig) -> None:
         """Wrap an application."""
         self._app = app
-        self._public_host = urlsplit(config.public_url).netloc if config.public_url else None
+        self._public_origin = _origin(config.public_url) if config.public_url else None
         self._is_https = config.is_https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,41 +60,76 @@ class SecurityMiddleware:
             return
         refusal = self._refusal(scope)
         answer = self._app if refusal is None else refusal
+        has_begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if self._is_https:
-                    headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-                for name in ("access-control-allow-origin", "access-control-allow-credentials", "server"):
-                    if name in headers:
-                        del headers[name]
+                has_begun = True
+                self._set_headers(MutableHeaders(scope=message))
             await send(message)
 
-        await answer(scope, receive, send_with_headers)
+        try:
+            await answer(scope, receive, send_with_headers)
+        except Exception:
+            # What lies outside of this answers without headers, so the answer is given here; the error goes on to the log.
+            if not has_begun:
+                failure = error_response(500, "failed", "Something went wrong on our side; nothing was stored.")
+                await failure(scope, receive, send_with_headers)
+            raise
+
+    def _set_headers(self, headers: MutableHeaders) -> None:
+        for name, value in _HEADERS.items():
+            headers[name] = value
+        if self._is_https:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        for name in ("access-control-allow-origin", "access-control-allow-credentials", "server"):
+            if name in headers:
+                del headers[name]
 
     def _refusal(self, scope: Scope) -> Response | None:
         path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
-        if path.startswith(_CLOSED) or (path.startswith("/gradio_api/file=") and "://" in path):
+        if is_closed(path):
             return error_response(404, "unknown", "There is nothing here.")
         if method in _SAFE_METHODS:
             return None
         if not self._is_same_origin(headers):
             return error_response(403, "cross_origin", "This request comes from another site.")
-        if path.startswith("/api/"):
-            if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-                return error_response(415, "invalid", "Send JSON (content-type: application/json).")
-            length = headers.get("content-length", "")
-            if not length.isdigit() or int(length) > _LARGEST_BODY:
-                return error_response(
-                    413, "invalid", f"At most {_LARGEST_BODY} bytes, with their number in content-length."
-                )
+        if path.startswith("/api/") and not _is_json(headers):
+            return error_response(415, "invalid", "Send JSON (content-type: application/json).")
+        length = headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > _LARGEST_BODY:
+            return error_response(
+                413, "invalid", f"At most {_LARGEST_BODY} bytes, with their number in content-length."
+            )
         return None
 
     def _is_same_origin(self, headers: Headers) -> bool:
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return False
         origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == (self._public_host or headers.get("host"))
+        if origin is None:
+            return True  # no browser leaves it out of another site's write
+        if self._public_origin is not None:
+            return origin == self._public_origin
+        return urlsplit(origin).netloc == headers.get("host")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def is_closed(path: str) -> bool:
+    """Return whether a path is one of Gradio's that nobody here needs.
+
+    Args:
+        path: Of the request, decoded.
+    """
+    if not path.startswith(_GRADIO):
+        return path.startswith(("/monitoring", "/svelte/", "/login", "/logout"))
+    return not path.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
+
+
+def _is_json(headers: Headers) -> bool:
+    return headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"

@@ -6,7 +6,8 @@ from sqlalchemy import text
 
 from app.arena_state import Arena
 from app.pages.rater_pages import build_rater_pages
-from app.web import media_routes, vote_routes
+from app.quality.rate_limit import RateLimiter
+from app.web import admin_routes, admin_session, media_routes, vote_routes
 from app.web.api_errors import install_handlers
 from app.web.security import SecurityMiddleware
 
@@ -19,9 +20,12 @@ def create_app(arena: Arena) -> FastAPI:
     """
     app = FastAPI(title="arena", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.arena = arena
+    app.state.limiter = RateLimiter()
     install_handlers(app)
     app.include_router(vote_routes.router)
     app.include_router(media_routes.router)
+    app.include_router(admin_session.router)
+    app.include_router(admin_routes.router)
 
     @app.get("/health")
     def health() -> dict[str, str]:

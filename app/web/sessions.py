@@ -1,5 +1,6 @@
 """Who a request is from, by its cookie."""
 
+import ipaddress
 from datetime import UTC, datetime
 
 from fastapi import Request, Response
@@ -32,4 +33,16 @@ def network_hash(request: Request, arena: Arena) -> str | None:
     """Return a keyed hash of the caller's address and the day: it tells two networks apart, and forgets by tomorrow."""
     if request.client is None:
         return None
-    return arena.signer.keyed_hash("network", request.client.host, datetime.now(UTC).date().isoformat())
+    return arena.signer.keyed_hash("network", _network(request.client.host), datetime.now(UTC).date().isoformat())
+
+
+def _network(host: str) -> str:
+    """Return an address; of IPv6 the half that names a subscriber, who has 2^64 addresses to choose from."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host  # a socket's name
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

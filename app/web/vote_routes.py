@@ -17,6 +17,7 @@ from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
 from app.web.bodies import AssignmentBody, ConsentBody, Id, RefusalBody, VoteBody
 from app.web.cookies import RATER_COOKIE
+from app.web.limits import limited
 from app.web.sessions import arena_of, network_hash, session_cookie, set_session_cookie
 from app.web.vote_views import assignment_plain, feedback, study_plain
 
@@ -37,23 +38,25 @@ def read_session(request: Request) -> dict[str, Any]:
         }
 
 
-@router.post("/consent")
+@router.post("/consent", dependencies=[limited("consent")])
 async def give_consent(request: Request, response: Response, body: ConsentBody) -> dict[str, Any]:
     """Store consent and give the browser its cookie."""
-    arena, cookie = arena_of(request), session_cookie(request) or new_cookie()
+    arena, given, fresh = arena_of(request), session_cookie(request), new_cookie()
     external = arena.signer.keyed_hash("panel", body.panel["PROLIFIC_PID"]) if body.panel.get("PROLIFIC_PID") else None
     network = network_hash(request, arena)
 
-    def change(session: Session) -> str:
+    def change(session: Session) -> tuple[str, str]:
+        # Only a value of ours becomes a session: one that was planted in the browser is known to somebody else.
+        cookie = given if given and find_rater(session, given) else fresh
         rater = consent(session, cookie, version=body.version, network_sha256=network, external_sha256=external)
-        return rater.pseudonym
+        return rater.pseudonym, cookie
 
-    pseudonym = await asyncio.wrap_future(arena.writer.submit(change))
+    pseudonym, cookie = await asyncio.wrap_future(arena.writer.submit(change))
     set_session_cookie(response, arena, cookie)
     return {"rater": pseudonym, "consented": True}
 
 
-@router.post("/assignments", response_model=None)
+@router.post("/assignments", response_model=None, dependencies=[limited("assignment")])
 async def ask_for_pair(request: Request, response: Response, body: AssignmentBody) -> dict[str, Any] | Response:
     """Lease the next pair, or return the one that is open."""
     arena, cookie = arena_of(request), session_cookie(request)
@@ -79,7 +82,7 @@ async def ask_for_pair(request: Request, response: Response, body: AssignmentBod
     return plain
 
 
-@router.post("/votes")
+@router.post("/votes", dependencies=[limited("vote")])
 async def vote(request: Request, response: Response, body: VoteBody) -> dict[str, Any]:
     """Store a vote; the answer comes after the commit."""
     arena, cookie = arena_of(request), session_cookie(request)

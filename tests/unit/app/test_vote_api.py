@@ -3,6 +3,7 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -182,6 +183,8 @@ def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> No
 
     arena.writer.run(wait_longer)
     pair = ask(client)
+    just_now = utc_now() + timedelta(hours=1)  # a slow machine must not have watched long enough
+    arena.writer.run(lambda session: session.execute(update(Assignment).values(issued_at=just_now)) and None)
     for watched in ({"left": 5000, "right": 10}, {"left": 5000, "right": 5000}):  # the clock of the server counts too
         reply = client.post("/api/v1/votes", json=ballot(pair, watched_ms=watched))
         assert (reply.status_code, reply.json()["error"]["code"]) == (422, "watched_too_little")
