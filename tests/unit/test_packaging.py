@@ -17,7 +17,11 @@ from rlhf_video.settings import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("app", "evaluation", "rewards", "rlhf_video")
-DATA = ("rewards/workers/locks/*.toml", "app/duel/*.html", "app/duel/*.css", "app/duel/*.js")
+DATA = (
+    "rewards/workers/locks/*.toml",
+    "app/database/migrations/script.py.mako",
+    *(f"app/{folder}/*.{kind}" for folder in ("duel", "pages") for kind in ("html", "css", "js")),
+)
 """What a wheel holds beside Python files: read at run time, so it must be there."""
 
 
