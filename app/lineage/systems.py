@@ -22,7 +22,7 @@ from rlhf_video.preferences.store import PreferenceStore, prompt_key
 from rlhf_video.settings import read_tree
 
 TRAINED_PROMPTS = "trained_prompts"
-"""Key of `System.origin`: ids of the study's prompts that a system was trained on; votes on them prove nothing."""
+"""Key of `System.origin`: ids of the study's prompts that a system, or one that it comes from, was trained on."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RegisteredSystem:
     new_clips: int
     new_pairs: int
     trained_prompts: int
-    """Prompts of its clips that it was trained on: their votes are not counted for it in the lineage."""
+    """Prompts of its clips that it, or what it comes from, was trained on: the lineage leaves their votes out."""
 
 
 def read_run(run: Path) -> TrainingRun:
@@ -101,22 +101,23 @@ def register_trained(
     with arena.reading() as session:
         study = find_study(session, slug)
         systems = session.scalars(select(System).where(System.study_id == study.id)).all()
-        export = find_export(session, study, trained.pairs_sha256, arena.config.data)
+        export, pairs = find_export(session, study, trained.pairs_sha256, arena.config.data)
         ancestor = _parent(systems, trained, parent)
         line = ancestry(systems, ancestor)
-        prompts = _trained_prompts(session, study, arena.config.data / export.path)
+        inherited = {key for row in line for key in row.origin.get(TRAINED_PROMPTS, ())}
+        prompts = sorted(inherited | _prompts_of(session, study, pairs))
+        own = {" ".join(record["prompt"].split()) for record in read_manifest(clips / MANIFEST)["clips"]}
+        known = session.scalars(select(Prompt.text).where(Prompt.id.in_(prompts), Prompt.text.in_(own))).all()
     report = import_folder(
         arena, slug, name, clips, parent=ancestor.name, skip_bad=skip_bad, opponents={line[0].name, line[-1].name}
     )
-    own = {" ".join(record["prompt"].split()) for record in read_manifest(clips / MANIFEST)["clips"]}
-    known = {prompt_key(text) for text in own} & {prompt_key(text) for text in prompts.values()}
 
     def change(session: Session) -> None:
         row = session.scalars(select(System).where(System.study_id == study.id, System.name == name)).one()
         if row.export_id == export.id:
             return
         row.export_id = export.id
-        row.origin = {**row.origin, TRAINED_PROMPTS: sorted(prompts)}
+        row.origin = {**row.origin, TRAINED_PROMPTS: prompts}
         details = {"study": slug, "system": name, "parent": ancestor.name, "export": export.id}
         append_entry(session, actor="admin", action="system.registered", subject=row.id, details=details)
 
@@ -124,8 +125,8 @@ def register_trained(
     return RegisteredSystem(name, ancestor.name, export.id, report.new_clips, report.new_pairs, len(known))
 
 
-def find_export(session: Session, study: Study, pairs_sha256: str, data: Path) -> Export:
-    """Return the export that holds a file of pairs, by the file's hash.
+def find_export(session: Session, study: Study, pairs_sha256: str, data: Path) -> tuple[Export, Path]:
+    """Return the export that holds a file of pairs, and that file, by its hash.
 
     Raises:
         DataError: None of this study does.
@@ -134,9 +135,9 @@ def find_export(session: Session, study: Study, pairs_sha256: str, data: Path) -
     for export in exports:
         manifest = data / export.path / MANIFEST
         if manifest.is_file():
-            parts = json.loads(manifest.read_text())["parts"].values()
-            if pairs_sha256 in (part["sha256"] for part in parts):
-                return export
+            for name, part in json.loads(manifest.read_text())["parts"].items():
+                if part["sha256"] == pairs_sha256:
+                    return export, data / export.path / f"{name}.jsonl"
     raise DataError(
         f"None of the {len(exports)} exports of the study '{study.slug}' holds the pairs of this run (sha256 "
         f"{pairs_sha256[:12]}): train on train.jsonl of an export, as it is."
@@ -180,8 +181,8 @@ def _parent(systems: Sequence[System], trained: TrainingRun, name: str | None) -
     return found[0]
 
 
-def _trained_prompts(session: Session, study: Study, folder: Path) -> dict[str, str]:
-    """Return id and text of the study's prompts that an export trains on."""
-    keys = {prompt_key(pair.prompt) for pair in PreferenceStore(folder / "train.jsonl").read()}
+def _prompts_of(session: Session, study: Study, pairs: Path) -> set[str]:
+    """Return the ids of the study's prompts that a file of pairs is about."""
+    keys = {prompt_key(pair.prompt) for pair in PreferenceStore(pairs).read()}
     rows = session.execute(select(Prompt.id, Prompt.text).where(Prompt.study_id == study.id))
-    return {key: text for key, text in rows if prompt_key(text) in keys}
+    return {key for key, text in rows if prompt_key(text) in keys}

@@ -68,10 +68,14 @@ def test_trained_adapter_meets_its_parent_and_the_first_ancestor_only(
     assert (child.new_clips, child.new_pairs) == (4, 4)  # the base alone, not tuned and other
     assert register_trained(loop, "loop", "dpo-1", run=first, clips=clips).new_clips == 0
 
-    second = make_run(tmp_path / "second", written.folder / "train.jsonl", start=first / "adapter")
+    for rater in ("ann", "bob"):
+        ballots.cast(PROMPTS[5], "other", rater=rater)
+    again = export_votes(loop, "loop", ExportConfig(split=SplitConfig(validation_share=0.0), systems=("base", "other")))
+    second = make_run(tmp_path / "second", again.folder / "train.jsonl", start=first / "adapter")
     clips = make_clips(tmp_path / "clips-2", second, PROMPTS[2:6], shade=0.7)
     grandchild = register_trained(loop, "loop", "dpo-2", run=second, clips=clips)
-    assert (grandchild.parent, grandchild.new_pairs) == ("dpo-1", 8)
+    assert (grandchild.parent, grandchild.new_pairs, grandchild.export) == ("dpo-1", 8, again.id)
+    assert grandchild.trained_prompts == 3  # 5 by itself, 2 and 3 by its parent
     with loop.reading() as session:
         names = {row.id: row.name for row in session.scalars(select(System))}
         met = set()
