@@ -32,6 +32,7 @@ class ClipSize(NamedTuple):
         return f"{self.num_frames} frame{'s' * (self.num_frames != 1)} of {self.height}x{self.width}"
 
 
+_MOST_ANNOUNCED = 1024  # frames that are believed of a header; a longer clip grows as it is read
 _BT709 = 1  # the number of BT.709 in H.264's tables of matrices, primaries and transfer curves
 
 
@@ -144,18 +145,22 @@ def read_frames(path: str | Path) -> tuple[Tensor, float]:
     Raises:
         DataError: The file is missing, holds no readable video, or its pictures change their size.
     """
+    frames, count = torch.empty(0, dtype=torch.uint8), 0
     with video_stream(Path(path)) as (container, stream):
         fps = float(stream.average_rate or 0.0)
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    if not pictures or fps <= 0.0:
+        for picture in container.decode(stream):
+            pixels = torch.from_numpy(picture.to_ndarray(format="rgb24")).permute(2, 0, 1)
+            if count == 0:  # one allocation, as long as the header says: fresh pages cost as much as the decoding
+                frames = torch.empty(min(max(stream.frames, 1), _MOST_ANNOUNCED), *pixels.shape, dtype=torch.uint8)
+            if pixels.shape != frames.shape[1:]:
+                raise DataError(f"The pictures of clip '{path}' change their size: delete it and generate it again.")
+            if count == len(frames):  # some headers say nothing, or too little
+                frames = torch.cat([frames, torch.empty_like(frames)])
+            frames[count] = pixels
+            count += 1
+    if count == 0 or fps <= 0.0:
         raise DataError(f"Clip '{path}' holds no frame or no frame rate: delete it and generate it again.")
-    height, width = pictures[0].shape[:2]
-    if any(picture.shape != (height, width, 3) for picture in pictures):
-        raise DataError(f"The pictures of clip '{path}' change their size: delete it and generate it again.")
-    frames = torch.empty(len(pictures), 3, height, width, dtype=torch.uint8)
-    for index in range(len(pictures) - 1, -1, -1):  # each picture leaves memory once it is copied
-        frames[index] = torch.from_numpy(pictures.pop()).permute(2, 0, 1)
-    return frames, fps
+    return frames[:count], fps
 
 
 @contextlib.contextmanager
