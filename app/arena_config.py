@@ -20,6 +20,8 @@ class ArenaConfig:
     """Address to listen on; 0.0.0.0 for every network, behind a proxy that speaks https."""
     port: int = 7860
     """Port to listen on; 0 for any that is free."""
+    import_folder: Path | None = None
+    """Folder of this machine below which admins may import clips in the browser; None turns that off."""
     public_url: str | None = None
     """Address that raters type, for example https://arena.example.org; None for http://host:port."""
     admin_password: str | None = None

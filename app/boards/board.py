@@ -187,6 +187,12 @@ def make_board(
     )
 
 
+def make_matches(votes: Sequence[CleanVote], settings: BoardSettings) -> tuple[Match, ...]:
+    """Return only who stands how against whom, which is much quicker than a board; empty where nobody voted."""
+    answered = [(vote, answer) for vote in votes if (answer := answer_of(vote, settings)) is not None]
+    return _matches(_table(answered, settings, {}), settings) if answered else ()
+
+
 def answer_of(vote: CleanVote, settings: BoardSettings) -> str | None:
     """Return A, tie or B for the board's question; None where the vote does not count for it."""
     if vote.both_bad and settings.both_bad == "drop":

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from app.boards.board import Board, Match
+from app.boards.stopping import votes_left
 from rlhf_video.report.page import Html, escape, join
-from rlhf_video.stats import votes_needed
 
 
 def board_html(board: Board) -> str:
@@ -132,17 +132,13 @@ def _decisions(board: Board) -> Html:
 
 
 def _left(match: Match, num_pairs: int) -> str:
-    """Return how many votes the rule would still want, if the points stay as they are."""
-    decided = match.wins + match.losses
-    if not decided or match.wins == match.losses:
+    """Return how many votes the rule would still want, in words."""
+    if not match.wins + match.losses:
         return ""
-    rate = min(max(match.wins / decided, 0.02), 0.98)
-    if abs(rate - 0.5) < 0.01:
+    left = votes_left(match, num_pairs)
+    if left is None:
         return ", equal so far"
-    ties = match.ties / (decided + match.ties)
-    needed = votes_needed(rate, tie_rate=min(ties, 0.9), num_pairs=num_pairs)
-    left = needed.with_ties(needed.expected) - decided - match.ties
-    return f", about {left} more votes" if left > 0 else ", about to be decided"
+    return f", about {left} more votes" if left else ", about to be decided"
 
 
 def _trust(board: Board) -> Html:

@@ -1,13 +1,18 @@
 """The arena's server: raters' API, clips, and the pages."""
 
+from typing import Any
+
 import gradio as gr
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from app.arena_config import ArenaConfig
 from app.arena_state import Arena
+from app.pages.admin_pages import STYLE, THEME, build_admin_pages
 from app.pages.rater_pages import build_rater_pages
 from app.quality.rate_limit import RateLimiter
-from app.web import admin_routes, admin_session, media_routes, vote_routes
+from app.web import admin_page_routes, admin_routes, admin_session, media_routes, vote_routes
+from app.web.admin_gate import AdminGate, admitted
 from app.web.api_errors import install_handlers
 from app.web.security import SecurityMiddleware
 
@@ -26,6 +31,7 @@ def create_app(arena: Arena) -> FastAPI:
     app.include_router(media_routes.router)
     app.include_router(admin_session.router)
     app.include_router(admin_routes.router)
+    app.include_router(admin_page_routes.router)
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -33,15 +39,23 @@ def create_app(arena: Arena) -> FastAPI:
             session.execute(text("SELECT 1"))
         return {"status": "ok", "database": arena.engine.dialect.name}
 
-    pages = build_rater_pages(arena)
+    # The admin's pages first: the raters' are at "/", which every address begins with.
+    _mount(app, build_admin_pages(arena), "/admin", arena.config, css=STYLE, theme=THEME, auth_dependency=admitted)
+    _mount(app, build_rater_pages(arena), "/", arena.config)
+    app.add_middleware(AdminGate)
+    app.add_middleware(SecurityMiddleware, config=arena.config)  # outermost: its headers are on refusals too
+    return app
+
+
+def _mount(app: FastAPI, pages: gr.Blocks, path: str, config: ArenaConfig, **options: Any) -> None:
     gr.mount_gradio_app(
         app,
         pages,
-        path="/",
+        path=path,
         footer_links=[],
         run_history=False,
+        ssr_mode=False,
         max_file_size=1,
-        blocked_paths=[str(arena.config.data)],
+        blocked_paths=[str(config.data)],
+        **options,
     )
-    app.add_middleware(SecurityMiddleware, config=arena.config)
-    return app

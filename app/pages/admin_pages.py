@@ -1,0 +1,44 @@
+"""What admins see, in Gradio: pages of their own at /admin, which name systems; the gate keeps everybody else out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from app.arena_state import Arena
+from app.pages.admin_boards import boards_page
+from app.pages.admin_exports import exports_page
+from app.pages.admin_health import health_page
+from app.pages.admin_raters import raters_page
+from app.pages.admin_rewards import rewards_page
+from app.pages.admin_studies import studies_page
+
+STYLE = (Path(__file__).with_name("admin.css")).read_text() + (Path(__file__).with_name("board.css")).read_text()
+THEME = gr.themes.Default(primary_hue="indigo")
+PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Arena], None]], ...] = (
+    ("Raters", "raters", raters_page),
+    ("Rewards", "rewards", rewards_page),
+    ("Exports and lineage", "exports", exports_page),
+    ("Leaderboard", "board", boards_page),
+    ("Audit and health", "health", health_page),
+)
+"""Name, address below /admin/, and what is on it; studies are on /admin/ itself."""
+_LOG_OUT = '<form class="log-out" method="post" action="/admin/logout"><button>Log out</button></form>'
+
+
+def build_admin_pages(arena: Arena) -> gr.Blocks:
+    """Return the pages.
+
+    Args:
+        arena: Open for as long as the server runs.
+    """
+    with gr.Blocks(title="Arena: admin", analytics_enabled=False) as pages:
+        gr.Navbar(main_page_name="Studies")
+        gr.HTML(_LOG_OUT)
+        studies_page(pages, arena)
+    for name, path, add in PAGES:
+        with pages.route(name, f"/{path}"):
+            gr.Navbar(main_page_name="Studies")
+            gr.HTML(_LOG_OUT)
+            add(pages, arena)
+    return pages
