@@ -6,9 +6,8 @@ from pathlib import Path
 
 from app.arena_config import ArenaConfig
 from app.lineage import arguments as lineage_arguments
-from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
-from rlhf_video.settings.arguments import describe_fields
+from rlhf_video.settings.arguments import StrictParser, describe_fields
 
 DEMO_DATA = Path("runs/arena-demo")
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "arena" / "local.yaml"
@@ -17,16 +16,9 @@ COMMANDS = {
     "import": "take in the clips of a system: import STUDY SYSTEM FOLDER",
     "serve": "run the server",
     **lineage_arguments.HELP,
+    "snapshot": "keep a leaderboard that can be computed again: snapshot STUDY",
     "verify": "check database, audit log and every clip's hash",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ConfigErrors."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise argparse's complaint as a ConfigError."""
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See python app/arena.py --help.")
 
 
 def parse_request(
@@ -55,12 +47,12 @@ def parse_request(
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
     # Options stand before or after the command; SUPPRESS keeps the second place from undoing the first.
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = StrictParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", type=Path, metavar="FILE", help=f"YAML file (default: {DEFAULT_CONFIG})")
     common.add_argument("--data", metavar="FOLDER", help="folder of the arena (default: runs/arena)")
     common.add_argument("--database-url", metavar="URL", help="postgresql+psycopg://...; default: a file in --data")
     common.add_argument("--set", action="append", metavar="KEY=VALUE", help="a field of the config")
-    parser = _Parser(
+    parser = StrictParser(
         description=description,
         parents=[common],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,4 +72,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add["import"].add_argument("--policy", type=Path, metavar="FILE", help="YAML of a new study's StudyPolicy")
     add["import"].add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used")
     lineage_arguments.add_arguments(add)
+    add["snapshot"].add_argument("study", help="short name")
+    add["snapshot"].add_argument(
+        "--with",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of BoardSettings: tag=still",
+    )
     return parser

@@ -11,8 +11,10 @@ from sqlalchemy import select
 from app.admin_password import hash_password
 from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
+from app.boards.board import BoardSettings
+from app.boards.snapshot import take_snapshot
 from app.database.audit_log import read_head
-from app.database.tables import Study
+from app.database.tables import Snapshot, Study
 from app.database.verification import find_problems
 from app.demo import ensure_demo
 from app.lineage import commands as lineage_commands
@@ -85,6 +87,20 @@ def verify(_: argparse.Namespace, config: ArenaConfig) -> int:
     return 1 if problems else 0
 
 
+def snapshot(request: argparse.Namespace, config: ArenaConfig) -> int:
+    """Keep a leaderboard, and print it."""
+    settings = load_config(BoardSettings, None, request.changes)
+    with open_arena(config) as arena:
+        taken = take_snapshot(arena, request.study, settings)
+        with arena.reading() as session:
+            rows = session.get_one(Snapshot, taken).result["rows"]
+    for row in rows:
+        interval = f"[{row['low']:.0f}, {row['high']:.0f}]"
+        sys.stdout.write(f"{row['rank']:>3}  {row['rating']:5.0f}  {interval:<14}  {row['system']}\n")
+    sys.stdout.write(f"Snapshot {taken}\n")
+    return 0
+
+
 def _serve(arena: Arena) -> None:
     config = arena.config
     sys.stdout.write(f"The arena: {config.public_url or f'http://{config.host}:{config.port}'}\n")
@@ -98,6 +114,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {
     "import": import_clips,
     "init": initialise,
     "serve": serve,
+    "snapshot": snapshot,
     "verify": verify,
     **lineage_commands.COMMANDS,
 }

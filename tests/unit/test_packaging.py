@@ -20,6 +20,7 @@ PACKAGES = ("app", "evaluation", "rewards", "rlhf_video")
 DATA = (
     "rewards/workers/locks/*.toml",
     "app/database/migrations/script.py.mako",
+    "app/web/*.html",
     *(f"app/{folder}/*.{kind}" for folder in ("duel", "pages") for kind in ("html", "css", "js")),
 )
 """What a wheel holds beside Python files: read at run time, so it must be there."""

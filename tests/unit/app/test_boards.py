@@ -12,10 +12,13 @@ from sqlalchemy import select
 from app.arena_state import Arena
 from app.boards.board import BoardSettings, make_board
 from app.boards.snapshot import check_snapshot, take_snapshot
+from app.command_line import parse_request
+from app.commands import execute
 from app.database.tables import Snapshot, Vote
 from app.voting.clean_votes import CleanVote
 from app.web.server import create_app
 from rlhf_video.errors import ConfigError, DataError
+from tests.unit.app.conftest import SYSTEMS
 from tests.unit.app.test_vote_api import ask, ballot
 
 
@@ -147,3 +150,22 @@ def test_snapshot_gives_the_same_board_after_more_votes(arena: Arena, client: Te
 def _forge(session: Any, taken: str) -> None:
     row = session.get_one(Snapshot, taken)
     row.result = {**row.result, "num_votes": 7}
+
+
+def test_command_prints_and_keeps_the_leaderboard(
+    arena: Arena, client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(4):
+        client.post("/api/v1/votes", json=ballot(ask(client)))
+    with TestClient(create_app(arena), headers=client.headers) as other:
+        other.post("/api/v1/consent", json={"version": "1"})
+        for _ in range(4):
+            other.post("/api/v1/votes", json=ballot(ask(other)))
+    words = ["snapshot", "demo", "--data", str(arena.config.data), "--with", "model=rao_kupper"]
+    if arena.config.database_url:
+        words += ["--database-url", arena.config.database_url]
+    assert execute(*parse_request(words)) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SYSTEMS)
+    with arena.reading() as session:
+        assert session.scalars(select(Snapshot)).one().settings["model"] == "rao_kupper"
