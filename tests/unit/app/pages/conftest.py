@@ -33,7 +33,7 @@ _REWARDED = {"base": 0.2, "tuned": 0.4, "overfit": 0.9}
 WORDS = ("a red ball", "two squares", "a <b>bold</b> star", "rain on a roof", "a paper boat", "fog", "a cat", "waves")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def judged_config(tmp_path_factory: pytest.TempPathFactory) -> ArenaConfig:
     """Return where the arena is; clips to import lie below its import folder."""
     folder = tmp_path_factory.mktemp("judged")
@@ -46,7 +46,7 @@ def judged_config(tmp_path_factory: pytest.TempPathFactory) -> ArenaConfig:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def judged(judged_config: ArenaConfig) -> Iterator[Arena]:
     """Return the open arena; tests that share it leave its votes alone."""
     with open_arena(judged_config, create=True) as arena:

@@ -1,0 +1,172 @@
+"""An admin's morning in a browser: log in, open every page, act on it; nothing fails, nothing comes from elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from sqlalchemy import select
+
+from app.arena_state import Arena
+from app.database.tables import AuditEntry, Exclusion, Study
+from app.web.server import create_app
+from tests.unit.app.pages.conftest import PASSWORD, RATERS
+
+PATIENCE_MS = 90_000
+
+
+@pytest.fixture
+def address(judged: Arena) -> Iterator[str]:
+    """Return where the arena is served."""
+    server = uvicorn.Server(uvicorn.Config(create_app(judged), host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < deadline and thread.is_alive(), "the server did not start"
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+class Desk:
+    """A browser window of an admin; `problems` collects what must never happen."""
+
+    def __init__(self, page: Any, address: str, shots: Path) -> None:
+        self.page, self.address, self.shots = page, address, shots
+        self.problems: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("request", self._note_request)
+
+    def _note_request(self, request: Any) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.problems.append(f"external request: {request.url}")
+
+    def log_in(self) -> None:
+        """Fail once, then succeed."""
+        self.page.goto(f"{self.address}/admin/health")
+        assert self.page.url == f"{self.address}/admin/login"
+        self.page.get_by_label("Password").fill("wrong")
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_selector("[role=alert]:not(:empty)")
+        assert len(self.problems) == 1 and "401" in self.problems.pop()  # the browser's own line on the refusal
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(f"{self.address}/admin/")
+
+    def open(self, path: str, words: str) -> None:
+        """Open a page and wait for some of its words."""
+        self.page.goto(f"{self.address}/admin/{path}")
+        self.sees(words)
+
+    def sees(self, words: str) -> None:
+        """Wait until some words are on the page, and nothing is under way."""
+        self.page.get_by_text(words).first.wait_for()
+        self.page.wait_for_function("!document.querySelector('.pending')")
+
+    def press(self, name: str) -> None:
+        """Press a button."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def choose(self, label: str, option: str) -> None:
+        """Choose in a dropdown."""
+        self.page.get_by_label(label, exact=True).click()
+        self.page.get_by_role("option", name=option).first.click()
+
+    def shot(self, name: str) -> None:
+        """Keep a picture."""
+        self.page.screenshot(path=self.shots / f"admin-{name}.png", full_page=True)
+
+
+@pytest.fixture
+def desk(browser: Any, address: str, shots: Path) -> Iterator[Desk]:
+    """Return a window; at the end nothing may have gone wrong in it."""
+    context = browser.new_context(viewport={"width": 1360, "height": 1000})
+    desk = Desk(context.new_page(), address, shots)
+    yield desk
+    context.close()
+    assert desk.problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena) -> None:
+    desk.log_in()
+    _studies(desk, judged)
+    _raters(desk, judged)
+    desk.open("rewards", "people prefer it in")
+    assert desk.page.locator("video").count() >= 2
+    desk.shot("rewards")
+    _exports(desk)
+    _board(desk)
+    desk.open("health", "chain holds")
+    desk.press("Verify database, audit log and every clip")
+    desk.sees("are as they were written")
+    assert desk.page.locator(".admin b b, .admin i").count() == 0  # the note's tags are text
+    desk.shot("health")
+    desk.page.get_by_role("button", name="Log out").click()
+    desk.page.wait_for_url(f"{desk.address}/admin/login")
+    desk.page.goto(f"{desk.address}/admin/raters")
+    assert desk.page.url == f"{desk.address}/admin/login"
+
+
+def _studies(desk: Desk, arena: Arena) -> None:
+    desk.sees("pairs of systems")
+    desk.page.get_by_label("Paused: nobody gets a pair").check()
+    desk.press("Set the state")
+    desk.sees("'motion' is paused now.")
+    with arena.reading() as session:
+        assert session.scalars(select(Study.status)).one() == "paused"
+        last = session.scalars(select(AuditEntry).order_by(AuditEntry.number.desc()).limit(1)).one()
+    assert (last.actor, last.action) == ("admin", "study.status")
+    desk.page.get_by_label("Open: raters get its pairs").check()
+    desk.press("Set the state")
+    desk.sees("'motion' is open now.")
+    desk.page.get_by_text("Plan a study: how many votes?").click()
+    desk.press("How many votes?")
+    desk.sees("Looking once, at the end")
+    desk.shot("studies")
+
+
+def _raters(desk: Desk, arena: Arena) -> None:
+    desk.open("raters", RATERS[0])
+    desk.choose("Rater", RATERS[0])
+    desk.page.get_by_label("Reason").fill("asks <b>friends</b>")
+    desk.press("Leave the votes out")
+    desk.sees("left out: asks <b>friends</b>")
+    with arena.reading() as session:
+        assert (
+            session.scalars(select(Exclusion.reason).where(Exclusion.lifted_at.is_(None))).one()
+            == "asks <b>friends</b>"
+        )
+    desk.shot("raters")
+    desk.choose("Exclusion", RATERS[0])
+    desk.press("Count the votes again")
+    desk.sees("These votes count again.")
+    desk.sees("counts again")
+
+
+def _exports(desk: Desk) -> None:
+    desk.open("exports", "Systems and where they come from")
+    assert desk.page.locator("svg.tree rect").count() == 3
+    desk.page.get_by_text("Export votes as training data").click()
+    desk.press("Write the export")
+    desk.sees("pairs for train")
+    desk.sees("intact")
+    desk.shot("exports")
+
+
+def _board(desk: Desk) -> None:
+    desk.open("board", "Who beats whom")
+    desk.press("Take a snapshot")
+    desk.sees("is taken.")
+    desk.sees("not yet")
+    desk.press("Compute the snapshots again")
+    desk.sees("the same")
+    desk.shot("board")
