@@ -72,7 +72,7 @@ class SecurityMiddleware:
         try:
             await answer(scope, receive, send_with_headers)
         except Exception:
-            # What lies outside of this answers without headers: the answer is given here, the error goes on to the log.
+            # What lies outside of this answers without headers: so it is answered here, and the error goes on to the log.
             if not has_begun:
                 failure = error_response(500, "failed", "Something went wrong on our side; nothing was stored.")
                 await failure(scope, receive, send_with_headers)
@@ -126,10 +126,9 @@ def is_closed(path: str) -> bool:
     Args:
         path: Of the request, decoded.
     """
-    inner = path.removeprefix("/admin")  # Gradio is mounted there too; /admin/login and /admin/logout are our own
-    if not inner.startswith(_GRADIO):
-        return inner.startswith(("/monitoring", "/svelte/")) or path.startswith(("/login", "/logout"))
-    return not inner.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
+    if not path.startswith(_GRADIO):
+        return path.startswith(("/monitoring", "/svelte/", "/login", "/logout"))
+    return not path.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
 
 
 def _is_json(headers: Headers) -> bool:
