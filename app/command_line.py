@@ -16,6 +16,7 @@ COMMANDS = {
     "import": "take in the clips of a system: import STUDY SYSTEM FOLDER",
     "serve": "run the server",
     "verify": "check database, audit log and every clip's hash",
+    "loadtest": "simulated raters against a running server; their votes never count: loadtest URL --study STUDY",
 }
 
 
@@ -77,4 +78,14 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add["import"].add_argument("--gold", type=int, default=12, metavar="N", help="pairs with known answers (12)")
     add["import"].add_argument("--policy", type=Path, metavar="FILE", help="YAML of a new study's StudyPolicy")
     add["import"].add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used")
+    _add_loadtest(add["loadtest"])
     return parser
+
+
+def _add_loadtest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="of the server, for example http://127.0.0.1:7860; --data is the folder it serves")
+    parser.add_argument("--study", required=True, help="an open study; test raters take nobody's place in it")
+    parser.add_argument("--raters", type=int, default=100, metavar="N", help="how many at once (100)")
+    parser.add_argument("--think", type=float, default=10.0, metavar="S", help="mean thinking time in seconds (10)")
+    parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="how long, in seconds (120)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the result there")

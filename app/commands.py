@@ -16,11 +16,12 @@ from app.arena_state import Arena, open_arena
 from app.database.audit_log import first_broken_entry, read_head
 from app.database.tables import Study, Video
 from app.demo import ensure_demo
+from app.loadtest.report import run_load_test
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
 from app.studies.study import StudyPolicy, create_study
 from app.web.server import create_app
-from rlhf_video.data.files import sha256_file
+from rlhf_video.data.files import sha256_file, write_atomic
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 
@@ -91,6 +92,22 @@ def verify(_: argparse.Namespace, config: ArenaConfig) -> int:
     return 1 if problems else 0
 
 
+def load_test(request: argparse.Namespace, config: ArenaConfig) -> int:
+    """Apply load to a server; exit code 1 where a vote was lost or stored twice, or the server failed."""
+    report = run_load_test(
+        config,
+        url=request.url,
+        study=request.study,
+        raters=request.raters,
+        think_s=request.think,
+        duration_s=request.duration,
+    )
+    sys.stdout.write(str(report))
+    if request.markdown is not None:
+        write_atomic(request.markdown, str(report).encode())
+    return 0 if report.holds else 1
+
+
 def _database_problems(session: Session) -> Iterator[str]:
     if session.get_bind().dialect.name == "sqlite":
         found = session.execute(text("PRAGMA integrity_check")).scalars().all()
@@ -121,6 +138,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {
     "demo": demo,
     "import": import_clips,
     "init": initialise,
+    "loadtest": load_test,
     "serve": serve,
     "verify": verify,
 }

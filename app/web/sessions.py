@@ -5,8 +5,13 @@ from datetime import UTC, datetime
 from fastapi import Request, Response
 
 from app.arena_state import Arena
+from app.voting.tokens import TokenError
+from app.web.api_errors import ApiError
 from app.web.cookies import RATER_COOKIE
 
+TEST_HEADER = "X-Arena-Test"
+"""Carries a token that says `TEST_WORD`, signed with the key of the data folder: the caller's votes never count."""
+TEST_WORD = "test"
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -33,3 +38,21 @@ def network_hash(request: Request, arena: Arena) -> str | None:
     if request.client is None:
         return None
     return arena.signer.keyed_hash("network", request.client.host, datetime.now(UTC).date().isoformat())
+
+
+def is_test(request: Request, arena: Arena) -> bool:
+    """Return whether the caller is a test, which only somebody who can read the data folder can make.
+
+    Raises:
+        ApiError: The token is not of this arena's key, or too old: a test must not go on as a person.
+    """
+    token = request.headers.get(TEST_HEADER)
+    if token is None:
+        return False
+    try:
+        fits = arena.signer.read(token) == (TEST_WORD,)
+    except (TokenError, ValueError):
+        fits = False
+    if not fits:
+        raise ApiError(403, "foreign", "This token of a test is not signed with the key of this arena, or too old.")
+    return True

@@ -17,7 +17,7 @@ from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
 from app.web.bodies import AssignmentBody, ConsentBody, Id, RefusalBody, VoteBody
 from app.web.cookies import RATER_COOKIE
-from app.web.sessions import arena_of, network_hash, session_cookie, set_session_cookie
+from app.web.sessions import arena_of, is_test, network_hash, session_cookie, set_session_cookie
 from app.web.vote_views import assignment_plain, feedback, study_plain
 
 router = APIRouter(prefix="/api/v1")
@@ -42,10 +42,17 @@ async def give_consent(request: Request, response: Response, body: ConsentBody) 
     """Store consent and give the browser its cookie."""
     arena, cookie = arena_of(request), session_cookie(request) or new_cookie()
     external = arena.signer.keyed_hash("panel", body.panel["PROLIFIC_PID"]) if body.panel.get("PROLIFIC_PID") else None
-    network = network_hash(request, arena)
+    network, never_counts = network_hash(request, arena), is_test(request, arena)
 
     def change(session: Session) -> str:
-        rater = consent(session, cookie, version=body.version, network_sha256=network, external_sha256=external)
+        rater = consent(
+            session,
+            cookie,
+            version=body.version,
+            network_sha256=network,
+            external_sha256=external,
+            is_test=never_counts,
+        )
         return rater.pseudonym
 
     pseudonym = await asyncio.wrap_future(arena.writer.submit(change))
