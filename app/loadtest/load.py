@@ -105,8 +105,17 @@ async def apply_load(plan: LoadPlan) -> Seen:
     # A context of its own per client would cost each some ten milliseconds of reading certificates.
     certificates: ssl.SSLContext | bool = ssl.create_default_context() if plan.url.startswith("https:") else False
     limits = httpx.Limits(max_connections=6)  # of one host, as browsers have them
-    options = {"base_url": plan.url, "verify": certificates, "timeout": ANSWER_LIMIT_S, "limits": limits}
-    clients = [httpx.AsyncClient(**options, trust_env=False) for _ in range(plan.raters)]
+    clients = [
+        httpx.AsyncClient(
+            base_url=plan.url,
+            headers={TEST_HEADER: plan.token},
+            verify=certificates,
+            timeout=ANSWER_LIMIT_S,
+            limits=limits,
+            trust_env=False,
+        )
+        for _ in range(plan.raters)
+    ]
     try:
         await _check(plan, clients[0])
         raters = [_Rater(plan, client, seen, number) for number, client in enumerate(clients)]
@@ -162,8 +171,7 @@ class _Rater:
         study = await self._send("session", "GET", "/api/v1/session")
         versions = {each["slug"]: each["consent_version"] for each in study.json()["studies"]} if study else {}
         body = {"version": versions.get(self._plan.study, "1")}
-        headers = {TEST_HEADER: self._plan.token}
-        reply = await self._send("consent", "POST", "/api/v1/consent", json=body, headers=headers)
+        reply = await self._send("consent", "POST", "/api/v1/consent", json=body)
         if reply is not None and reply.status_code == 403:
             raise DataError(
                 f"The arena at {self._plan.url} does not take the key of this data folder: its votes would count as a "

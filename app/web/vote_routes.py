@@ -72,7 +72,7 @@ async def ask_for_pair(request: Request, response: Response, body: AssignmentBod
             raise ApiError(404, "unknown_study", f"There is no study '{body.study}'.")
         if rater.consent_version != policy_of(study).consent_version:
             raise ApiError(403, "not_consented", "The study's information has changed: please agree to it again.")
-        leased = next_assignment(session, study, rater, arena.rng, arena.tally)
+        leased = next_assignment(session, study, rater, arena.rng, arena.tally, arena.pairs)
         if leased is None:
             return None
         assignment, is_new = leased

@@ -1,11 +1,17 @@
 """An arena with two systems and a few pairs, on SQLite, and on PostgreSQL where it is installed."""
 
+import contextlib
 import hashlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +31,7 @@ from app.studies.study import StudyPolicy, create_study
 from app.web.server import create_app
 from rlhf_video.data.video import write_video
 
+ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = "http://testserver"
 SYSTEMS = ("wan-plain", "wan-tuned")
 
@@ -87,6 +94,51 @@ def client(arena: Arena) -> Iterator[TestClient]:
     with TestClient(create_app(arena), headers={"origin": ORIGIN}) as client:
         assert client.post("/api/v1/consent", json={"version": "1"}).status_code == 200
         yield client
+
+
+@pytest.fixture(name="make_study")
+def make_study_fixture() -> Callable[..., Study]:
+    """Return `make_study`, for tests whose arena is not that of the fixture."""
+    return make_study
+
+
+@dataclass
+class ServerProcess:
+    """An arena's server as its own process."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[[ArenaConfig], ServerProcess]]:
+    """Return a function that serves an arena in a process until the test ends; its port is the config's, or any."""
+    servers = []
+
+    def start(config: ArenaConfig) -> ServerProcess:
+        port = config.port
+        if port == ArenaConfig.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        command = [sys.executable, ROOT / "app" / "arena.py", "serve", "--data", config.data, "--set", f"port={port}"]
+        server = ServerProcess(f"http://127.0.0.1:{port}", subprocess.Popen(command, cwd=ROOT))
+        servers.append(server)
+        deadline = time.monotonic() + 240
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/health", timeout=60):
+                return server
+            assert server.process.poll() is None and time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.1)
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 def make_study(
