@@ -5,8 +5,7 @@ Without arguments a demo opens on this machine: the built-in sprite model agains
 
 import sys
 
-from app.command_line import parse_request
-from app.commands import execute
+from app.needs_extra import needs_extra
 from rlhf_video.errors import exit_on_user_error
 from rlhf_video.runtime import start_logging
 
@@ -14,6 +13,9 @@ from rlhf_video.runtime import start_logging
 def main() -> None:
     """Run the command line."""
     with exit_on_user_error():
+        with needs_extra():
+            from app.command_line import parse_request
+            from app.commands import execute
         request, config = parse_request(description=__doc__)
         start_logging()
         sys.exit(execute(request, config))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.arena_config import ArenaConfig
+from app.lineage import arguments as lineage_arguments
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 from rlhf_video.settings.arguments import describe_fields
@@ -15,6 +16,7 @@ COMMANDS = {
     "init": "make or migrate the database; with --password, print the hash of an admin's password",
     "import": "take in the clips of a system: import STUDY SYSTEM FOLDER",
     "serve": "run the server",
+    **lineage_arguments.HELP,
     "verify": "check database, audit log and every clip's hash",
     "loadtest": "simulated raters against a running server; their votes never count: loadtest URL --study STUDY",
 }
@@ -78,6 +80,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add["import"].add_argument("--gold", type=int, default=12, metavar="N", help="pairs with known answers (12)")
     add["import"].add_argument("--policy", type=Path, metavar="FILE", help="YAML of a new study's StudyPolicy")
     add["import"].add_argument("--skip-bad", action="store_true", help="leave out clips that cannot be used")
+    lineage_arguments.add_arguments(add)
     _add_loadtest(add["loadtest"])
     return parser
 

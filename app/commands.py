@@ -16,6 +16,7 @@ from app.arena_state import Arena, open_arena
 from app.database.audit_log import first_broken_entry, read_head
 from app.database.tables import Study, Video
 from app.demo import ensure_demo
+from app.lineage import commands as lineage_commands
 from app.loadtest.report import run_load_test
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
@@ -141,4 +142,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {
     "loadtest": load_test,
     "serve": serve,
     "verify": verify,
+    **lineage_commands.COMMANDS,
 }

@@ -12,8 +12,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from rlhf_video.stats import Interval
 
 Family = Literal["vbench-official", "vbench-port", "vbench-long-port", "reward", "measure"]
 """Who defines the number: the original package, our port of it, our port of VBench-Long, a reward model, or a
@@ -40,6 +42,20 @@ class ClipEntry:
     """What the suite says about the prompt, for example VBench's auxiliary_info of a dimension."""
     seconds: float | None = None
     """Its length; None where nobody measured it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutClip:
+    """A clip that a suite asks of a system and that cannot be scored: it counts against the coverage of every score."""
+
+    clip: str
+    """File name, or "prompt-number" of one that is not there."""
+    prompt: str
+    sample: int
+    dimensions: frozenset[str] | None
+    """As of a `ClipEntry`."""
+    reason: str
+    """What is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,25 @@ class SetMetric(Protocol):
 
         Raises:
             DataError: A set is too small for it.
+        """
+
+
+@runtime_checkable
+class IntervalSetMetric(SetMetric, Protocol):
+    """A distance of sets that knows how sure it is."""
+
+    def interval(
+        self,
+        features: NDArray[np.float32],
+        reference: NDArray[np.float32],
+        *,
+        clusters: ArrayLike | None = None,
+        reference_clusters: ArrayLike | None = None,
+    ) -> Interval:
+        """Return the distance with its 95% interval, clusters (prompts; one label a row of features) taken whole.
+
+        Raises:
+            DataError: There are too few clusters.
         """
 
 

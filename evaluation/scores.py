@@ -1,12 +1,12 @@
 """Scores of one system in columns: what intervals, comparisons and reports are computed from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry, Family, Status
+from evaluation.base import ClipEntry, Family, LeftOutClip, Status
 from rlhf_video.errors import DataError
 
 
@@ -19,6 +19,9 @@ class Column:
     family: Family
     unit: str
     higher_is_better: bool | None
+    metric: str = ""
+    """Key of the metric (name, version, options, weights): equal names of two runs may be different metrics. Empty
+    where nobody recorded it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class SystemScores:
     """Column name -> status of each entry; None where the suite does not ask this column of the clip's prompt."""
     reasons: Mapping[str, Mapping[int, str]]
     """Column name -> entry's index -> why it was skipped or failed."""
+    left_out: Mapping[str, tuple[LeftOutClip, ...]] = field(default_factory=dict)
+    """Column name -> clips that the suite asks this column of and the system lacks, or that are broken."""
 
     def __post_init__(self) -> None:
         """Check that every column is complete."""
@@ -65,7 +70,16 @@ class SystemScores:
         """Return which clips a column is asked of, shape (entries,)."""
         return np.array([status is not None for status in self.statuses[name]], dtype=bool)
 
+    def num_asked(self, name: str) -> int:
+        """Return of how many clips the suite asks a column, those that are left out among them."""
+        return int(self.asked(name).sum()) + len(self.left_out.get(name, ()))
+
     def coverage(self, name: str) -> float:
-        """Return the share in [0, 1] of asked clips that have a value; 0 where none is asked."""
-        asked = self.asked(name)
-        return float(np.isfinite(self.values[name][asked]).mean()) if asked.any() else 0.0
+        """Return the share in [0, 1] of the clips asked of a column that have a value; 0 where none is asked."""
+        num_ok = int(np.isfinite(self.values[name][self.asked(name)]).sum())
+        return num_ok / max(self.num_asked(name), 1)
+
+    @property
+    def all_left_out(self) -> tuple[LeftOutClip, ...]:
+        """Every clip that is left out of any column, once."""
+        return tuple(dict.fromkeys(clip for clips in self.left_out.values() for clip in clips))

@@ -13,7 +13,7 @@ class Draft {
       both_unacceptable: false, watched_ms: { left: 0, right: 0 }, decision_ms: 0, plays: 0, steps: 0,
       moments: [], comment: "",
     };
-    this.data = kept?.assignment === this.id && !assignment.isReopened ? kept : fresh;
+    this.data = assignment.taken_back ?? (kept?.assignment === this.id ? kept : fresh);
     this.save();
   }
 

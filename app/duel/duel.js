@@ -133,7 +133,8 @@ class Duel {
 
   checkGate() {
     const { draft, assignment } = this.flow;
-    const { numOpen, names } = this.questions;
+    const { names } = this.questions;
+    const numOpen = draft.data.both_unacceptable ? 0 : this.questions.numOpen; // then the other answers are optional
     const minWatchSeconds = assignment.min_watch_s ?? 0;
     const missing = draft.missing(minWatchSeconds);
     return this.panel.gate({ missing, minWatchSeconds, numOpen, numQuestions: names.length });
@@ -148,6 +149,7 @@ class Duel {
   toggleBoth() {
     this.change((data) => { data.both_unacceptable = !data.both_unacceptable; });
     this.panel.parts.both.setAttribute("aria-pressed", String(this.flow.draft.data.both_unacceptable));
+    this.checkGate();
   }
 
   submit() {

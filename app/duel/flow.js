@@ -61,7 +61,7 @@ class Flow {
 
   submit() {
     this.panel.state("saving");
-    this.store.write("last", { assignment: this.assignment, answers: this.draft.data.answers });
+    this.store.write("last", { assignment: this.assignment, data: this.draft.data });
     this.outbox.put(this.draft.vote(this.assignment, this.version));
   }
 
@@ -94,7 +94,7 @@ class Flow {
     const last = this.store.read("last", null);
     if (last?.assignment.assignment === vote.assignment) {
       const allowed = body.undo_until ? Date.parse(body.undo_until) - Date.parse(body.stored_at) : 0;
-      const undo = { ...last, revision: vote.revision, until: Date.now() + Math.min(UNDO_MS, allowed || 0) };
+      const undo = { ...last, until: Date.now() + Math.min(UNDO_MS, allowed || 0) };
       this.store.write("last", undo);
       this.offerUndo(undo);
     }
@@ -114,27 +114,27 @@ class Flow {
     this.panel.offerUndo(last?.until ?? 0);
   }
 
-  /* Withdraw the last answer; the pair comes back with what was answered. */
+  /* Withdraw the last answer; the pair comes back with all that was said of it. */
   undo() {
     const isBusy = !["duel", "message"].includes(this.panel.root.dataset.state);
     if (isBusy || !(this.last?.until > Date.now())) return;
-    const { assignment, answers, revision } = this.last;
+    const { assignment, data } = this.last;
     const nothing = { left: 0, right: 0 };
     this.panel.state("saving");
     this.outbox.put({
-      vote_id: uuid(), assignment: assignment.assignment, token: assignment.token, revision: revision + 1,
-      withdrawn: true, answers, both_unacceptable: false, watched_ms: nothing, decision_ms: 0, plays: 0, steps: 0,
+      vote_id: uuid(), assignment: assignment.assignment, token: assignment.token, revision: data.revision + 1,
+      withdrawn: true, answers: {}, both_unacceptable: false, watched_ms: nothing, decision_ms: 0, plays: 0, steps: 0,
       moments: [], comment: "",
       client_time: new Date().toISOString(), app_version: this.version,
     });
   }
 
   reopen(vote) {
-    const { assignment, answers } = this.last ?? this.store.read("last", {});
+    const { assignment, data } = this.store.read("last", {});
     this.offerUndo(null);
     this.store.write("last", null);
     if (assignment?.assignment !== vote.assignment) return this.next();
-    return this.begin({ ...assignment, previous: answers, revision: vote.revision + 1, isReopened: true });
+    return this.begin({ ...assignment, taken_back: { ...data, revision: vote.revision + 1 } });
   }
 
   /* Close the assignment without a vote: kind is "skip" or "report". */

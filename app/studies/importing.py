@@ -6,7 +6,7 @@ data/play/<hash>.*         what raters get: one size, no metadata, names that sa
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -103,6 +103,7 @@ def import_folder(
     tags: Mapping[str, Sequence[str]] | None = None,
     parent: str | None = None,
     skip_bad: bool = False,
+    opponents: Collection[str] | None = None,
 ) -> ImportReport:
     """Take in the clips of one system and schedule what they stand against; doing it again adds only what is new.
 
@@ -114,6 +115,7 @@ def import_folder(
         tags: Prompt -> categories of the leaderboard.
         parent: Name of the system that it was trained from.
         skip_bad: Leave out clips that cannot be used, and report them.
+        opponents: Names of the systems that it meets; None for everyone against everyone.
 
     Raises:
         DataError: A clip cannot be used (all are listed), or the study or the parent is not there. Nothing is stored.
@@ -149,7 +151,11 @@ def import_folder(
             is_new = _add_video(session, arena.config.data, row, prompt, item)
             report.new_clips += is_new
             report.known_clips += not is_new
-        report.new_pairs = schedule_pairs(session, study)
+        among = None
+        if opponents is not None:
+            others = session.scalars(select(System.id).where(System.study_id == study.id, System.name.in_(opponents)))
+            among = [frozenset((row.id, other)) for other in others if other != row.id]
+        report.new_pairs = schedule_pairs(session, study, among=among)
         report.is_open = study.status == "open"
         details = {"study": slug, "system": system, "clips": report.new_clips, "pairs": report.new_pairs}
         append_entry(session, actor="admin", action="clips.imported", subject=row.id, details=details)

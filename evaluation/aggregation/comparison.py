@@ -45,7 +45,8 @@ class DimensionChange:
     """True difference that this many prompts would show with 80% power at the 5% level, before correction."""
     num_pairs: int
     num_unpaired: int
-    """Clips of either system that this column was asked of and that have no partner with a value."""
+    """Clips that the suite asks this column of, in either system, and that have no partner with a value; clips that a
+    system lacks among them."""
 
     @property
     def gain(self) -> Interval | None:
@@ -104,7 +105,7 @@ def compare_systems(
         seed: Seed of both.
 
     Raises:
-        DataError: No clip of one has a partner in the other, or they share no column with a pair of values.
+        DataError: No clip of one has a partner in the other.
     """
     pairs = pair_clips(baseline, system)
     shared = [column for column in baseline.columns if column in system.columns]
@@ -125,8 +126,10 @@ def compare_systems(
         num_permutations=num_permutations,
         seed=seed,
     )
-    lost = [column.name for column, change in zip(shared, found, strict=True) if change is None]
-    lost += [column.name for scores in (baseline, system) for column in scores.columns if column not in shared]
+    lost = {column.name for column, change in zip(shared, found, strict=True) if change is None}
+    names_of = [{column.name for column in scores.columns if column not in shared} for scores in (baseline, system)]
+    lost |= names_of[0] ^ names_of[1]
+    changed = names_of[0] & names_of[1]
     names = (baseline.system, system.system)
     identical_share = float(pairs.identical.mean())
     return SystemComparison(
@@ -138,7 +141,10 @@ def compare_systems(
         num_pairs=len(pairs),
         identical_share=identical_share,
         verdict=_verdict(names, changes, totals, identical_share),
-        warnings=(*_warnings(pairs, changes, sorted(set(lost))), *_warn_of_stillness(changes, totals)),
+        warnings=(
+            *_warnings(pairs, changes, sorted(lost), sorted(changed)),
+            *_warn_of_stillness(changes, totals),
+        ),
     )
 
 
@@ -159,7 +165,7 @@ def _compare_column(
     before, after, prompts = before[both], after[both], pairs.prompts[both]
     interval, error = _difference(before, after, prompts, pairs.identical[both], num_resamples, seed)
     p_value = cluster_permutation_test(after - before, prompts, num_permutations=num_permutations, seed=seed)
-    num_asked = int(baseline.asked(column.name).sum() + system.asked(column.name).sum())
+    num_asked = baseline.num_asked(column.name) + system.num_asked(column.name)
     return DimensionChange(
         column=column,
         baseline=mean_interval(before, prompts, num_resamples=num_resamples, seed=seed),
@@ -225,7 +231,9 @@ def _verdict(
     return text
 
 
-def _warnings(pairs: ClipPairs, changes: Sequence[DimensionChange], lost: Sequence[str]) -> list[str]:
+def _warnings(
+    pairs: ClipPairs, changes: Sequence[DimensionChange], lost: Sequence[str], changed: Sequence[str]
+) -> list[str]:
     warnings = [pairs.warning] if pairs.warning else []
     if 0.0 < pairs.identical.mean() < 1.0:
         count = int(pairs.identical.sum())
@@ -239,6 +247,11 @@ def _warnings(pairs: ClipPairs, changes: Sequence[DimensionChange], lost: Sequen
         )
     if lost:
         warnings.append(f"Not compared, because no pair of clips has both values: {_listed(lost)}.")
+    if changed:
+        warnings.append(
+            f"Not compared, because the two systems were measured by another version, other options or other weights: "
+            f"{_listed(changed)}."
+        )
     fewest = min((change.difference.num_clusters for change in changes), default=0)
     if changes and len(changes) * 2.0 ** (1 - fewest) >= SIGNIFICANT:
         warnings.append(

@@ -118,7 +118,9 @@ def _parse_clause(text: str, rule: str) -> Clause:
         )
     bound = match["bound"]
     is_mde = bound.lstrip("+-") == "mde"
-    return Clause(subject, field, match["operator"], _number(bound.replace("mde", "1"), rule), is_mde)
+    return Clause(
+        subject, field, match["operator"], _number(bound.replace("mde", "1") if is_mde else bound, rule), is_mde
+    )
 
 
 def _number(text: str, rule: str) -> float:
@@ -143,6 +145,9 @@ def _check_rule(comparison: SystemComparison, rule: GateRule) -> GateResult:
         candidates = list(comparison.changes)
         if not candidates:
             return GateResult(rule.text, True, "cannot be decided, no score has a pair of clips")
+        fields = {clause.field for clause in rule.clauses if clause.subject == ANY}
+        if fields & {"gain", "low", "high"} and not any(change.gain for change in comparison.changes):
+            return GateResult(rule.text, True, "cannot be decided, no score has a better direction: use any.difference")
     for candidate in candidates:
         for clause in rule.clauses:
             subject = fixed.get(clause.subject) or candidate

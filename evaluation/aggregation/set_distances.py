@@ -5,11 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry, SetMetric
+from evaluation.base import ClipEntry, IntervalSetMetric, SetMetric
 from evaluation.registry import build_metric
 from evaluation.running.run_record import RecordedMetric, RunRecord
 from evaluation.running.store import ResultStore
 from rlhf_video.errors import DataError
+from rlhf_video.stats import Interval
+
+_Features = list[tuple[str, NDArray[np.float32]]]
+"""Prompt and features, shape (items, width), of each clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +32,22 @@ class SetDistance:
     """Clips with features, of the system and of the reference."""
     refused: str | None = None
     """Why there is none."""
+    interval: Interval | None = None
+    """The value with its 95% interval over prompts, None where there is none."""
+    no_interval: str | None = None
+    """Why there is no interval, None where there is one or no value."""
+
+    @property
+    def ends(self) -> str:
+        """The interval as text, or why there is none; empty where there is no value."""
+        if self.interval is not None:
+            return f"{self.interval.low:.4g} to {self.interval.high:.4g}"
+        return "" if self.value is None else f"no interval: {self.no_interval}"
 
     def __str__(self) -> str:
         """Return it as one line."""
         sizes = f"{self.num_clips[0]} against {self.num_clips[1]} clips"
-        value = f"{self.value:.4g} {self.unit}" if self.value is not None else f"none, {self.refused}"
+        value = f"{self.value:.4g} [{self.ends}] {self.unit}" if self.value is not None else f"none, {self.refused}"
         return f"{self.label} of {self.system} from {self.reference}: {value} ({sizes})"
 
 
@@ -61,17 +76,19 @@ def _distance(
     recorded: RecordedMetric,
     system: str,
     reference_system: str,
-    features: list[NDArray[np.float32]],
-    reference: list[NDArray[np.float32]],
+    features: _Features,
+    reference: _Features,
 ) -> SetDistance:
-    value, refused = None, None
+    value, refused, interval, no_interval = None, None, None, None
     if not features or not reference:
         refused = "one of the two has no features"
     else:
         try:
-            value = metric.distance(np.concatenate(features), np.concatenate(reference))
+            value = metric.distance(_rows(features), _rows(reference))
         except DataError as error:
             refused = str(error)
+        else:
+            interval, no_interval = _interval(metric, features, reference)
     return SetDistance(
         label=recorded.label,
         system=system,
@@ -80,12 +97,38 @@ def _distance(
         unit=recorded.spec.unit,
         num_clips=(len(features), len(reference)),
         refused=refused,
+        interval=interval,
+        no_interval=no_interval,
     )
 
 
-def _features(
-    entries: tuple[ClipEntry, ...], recorded: RecordedMetric, store: ResultStore
-) -> list[NDArray[np.float32]]:
-    """Return the features of every clip that has some."""
+def _interval(metric: SetMetric, features: _Features, reference: _Features) -> tuple[Interval | None, str | None]:
+    """Return the interval of a distance, or why it has none."""
+    if not isinstance(metric, IntervalSetMetric):
+        return None, "its metric gives none (a Frechet distance is biased by more than it spreads)"
+    try:
+        interval = metric.interval(
+            _rows(features), _rows(reference), clusters=_prompts(features), reference_clusters=_prompts(reference)
+        )
+    except DataError as error:
+        return None, str(error)
+    return interval, None
+
+
+def _rows(features: _Features) -> NDArray[np.float32]:
+    return np.concatenate([rows for _, rows in features])
+
+
+def _prompts(features: _Features) -> list[str]:
+    """Return the prompt of each row."""
+    return [prompt for prompt, rows in features for _ in rows]
+
+
+def _features(entries: tuple[ClipEntry, ...], recorded: RecordedMetric, store: ResultStore) -> _Features:
+    """Return prompt and features of every clip that has some."""
     results = [(entry, store.find(entry, recorded.key)) for entry in entries]
-    return [store.features(entry, recorded.key) for entry, result in results if result and result.status == "ok"]
+    return [
+        (entry.prompt, store.features(entry, recorded.key))
+        for entry, result in results
+        if result and result.status == "ok"
+    ]

@@ -27,8 +27,10 @@ class DimensionSummary:
     num_ok: int
     num_skipped: int
     num_failed: int
+    num_left_out: int
+    """Clips that the system lacks, or that are broken."""
     num_asked: int
-    """Clips whose prompt the suite asks this column of."""
+    """Clips whose prompt the suite asks this column of, those that are left out among them."""
     coverage: float
     """Share in [0, 1] of the asked clips that have a value."""
 
@@ -90,6 +92,7 @@ def summarise(
     )
     warnings = (
         *_warn_of_families(scores),
+        *_warn_of_left_out(scores),
         *_warn_of_totals(totals, dimensions),
         *_warn_of_columns(scores, dimensions),
     )
@@ -132,7 +135,8 @@ def _summarise_column(
         num_ok=statuses.count("ok"),
         num_skipped=statuses.count("skipped"),
         num_failed=statuses.count("failed"),
-        num_asked=sum(status is not None for status in statuses),
+        num_left_out=len(scores.left_out.get(column.name, ())),
+        num_asked=scores.num_asked(column.name),
         coverage=scores.coverage(column.name),
     )
 
@@ -172,6 +176,16 @@ def _warn_of_families(scores: SystemScores) -> list[str]:
             "all sixteen dimensions have a port."
         )
     return warnings
+
+
+def _warn_of_left_out(scores: SystemScores) -> list[str]:
+    lost = scores.all_left_out
+    if not lost:
+        return []
+    return [
+        f"{len(lost)} of {len(scores.entries) + len(lost)} clips of the suite are left out, first '{lost[0].clip}' "
+        f"({lost[0].reason}): no score covers them."
+    ]
 
 
 def _warn_of_totals(totals: tuple[Total, ...], dimensions: tuple[DimensionSummary, ...]) -> list[str]:

@@ -31,6 +31,7 @@ class TotalChange:
     minimum_detectable: float = math.nan
     """With 80% power at the 5% level; NaN where refused."""
     is_partial: bool = False
+    """Whether dimensions or clips of either system are left out."""
 
 
 def compare_totals(
@@ -63,6 +64,7 @@ def compare_totals(
         old, new, kept = _paired_tables(baseline, system, pairs, before, after)
         refused = _refusal((baseline.system, before), (system.system, after), kept, partial=partial)
         is_partial = before.is_partial or after.is_partial or len(kept) < len(needed_dimensions(after.name))
+        is_partial = is_partial or any(_loses_clips(baseline, system, after.columns[name], pairs) for name in kept)
         changes.append(
             TotalChange(family=after.family, name=after.name, refused=refused)
             if refused
@@ -77,7 +79,7 @@ def _paired_tables(
     """Return the values of both systems, each (pairs, D), NaN where either lacks one, and the names of the D."""
     kept, old, new = [], [], []
     for dimension, column in after.columns.items():
-        if before.columns.get(dimension) != column:
+        if before.columns.get(dimension) != column or baseline.column(column) != system.column(column):
             continue
         first, second = baseline.values[column][pairs.baseline], system.values[column][pairs.system]
         both = np.isfinite(first) & np.isfinite(second)
@@ -87,6 +89,12 @@ def _paired_tables(
             new.append(np.where(both, second, math.nan))
     shape = (len(kept), len(pairs))
     return np.reshape(old, shape).T, np.reshape(new, shape).T, kept
+
+
+def _loses_clips(baseline: SystemScores, system: SystemScores, column: str, pairs: ClipPairs) -> bool:
+    """Tell whether a column is asked of a clip without a partner; clips without a value are the plans' concern."""
+    paired = baseline.asked(column)[pairs.baseline] & system.asked(column)[pairs.system]
+    return int(paired.sum()) < max(baseline.num_asked(column), system.num_asked(column))
 
 
 def _change(

@@ -40,31 +40,29 @@ class Listing:
     """What a folder holds."""
 
     clips: list[FoundClip] = field(default_factory=list)
+    lost: list[tuple[SuitePrompt, int, ClipProblem]] = field(default_factory=list)
+    """Prompt and number of each clip without a file of its own, and why."""
     problems: list[ClipProblem] = field(default_factory=list)
+    """Of names and manifest, those of `lost` among them."""
     extra: list[str] = field(default_factory=list)
     """Names of clips that the suite does not ask for; they are not scored, which is no error."""
     declared: Declared = field(default_factory=Declared)
     """What the manifest says of every clip."""
 
 
-def list_clips(folder: Path, suite: Suite, clips_per_prompt: int | None) -> Listing:
+def list_clips(folder: Path, suite: Suite) -> Listing:
     """Find the clips of a suite in a folder.
 
     Args:
         folder: With manifest.json, or with files `{prompt}-{number}.mp4`, numbers from 0.
         suite: What is asked.
-        clips_per_prompt: Clips of every prompt; None takes the suite's own numbers.
 
     Raises:
         DataError: There is no folder, no clip in it, or the manifest is damaged.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder '{folder}': generate its clips first, or correct the path.")
-    wanted = {
-        (asked.prompt, number): asked
-        for asked in suite.prompts
-        for number in range(clips_per_prompt or asked.num_samples)
-    }
+    wanted = {(asked.prompt, number): asked for asked in suite.prompts for number in range(asked.num_samples)}
     names = sorted(
         entry.name
         for entry in os.scandir(folder)
@@ -73,7 +71,9 @@ def list_clips(folder: Path, suite: Suite, clips_per_prompt: int | None) -> List
     has_manifest = (folder / MANIFEST).is_file()
     if not names and not has_manifest:
         raise DataError(f"'{folder}' has no {MANIFEST} and no video: generate its clips first, or correct the path.")
-    return _by_manifest(folder, wanted, names) if has_manifest else _by_name(folder, wanted, names)
+    listing = _by_manifest(folder, wanted, names) if has_manifest else _by_name(folder, wanted, names)
+    listing.problems += [problem for _, _, problem in listing.lost]
+    return listing
 
 
 def _by_manifest(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
@@ -95,7 +95,8 @@ def _by_manifest(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
     for (prompt, number), asked in wanted.items():
         record = found.pop((prompt, number), None)
         if record is None or not (folder / record["file"]).is_file():
-            listing.problems.append(ClipProblem("missing", f"{prompt}-{number}", record["file"] if record else ""))
+            missing = ClipProblem("missing", f"{prompt}-{number}", record["file"] if record else "")
+            listing.lost.append((asked, number, missing))
         else:
             file = folder / record["file"]
             listing.clips.append(FoundClip(file, asked, number, record["seed"], record["sha256"]))
@@ -116,15 +117,16 @@ def _by_name(folder: Path, wanted: Wanted, names: Sequence[str]) -> Listing:
     for stem, of_stem in others.items():
         near.setdefault(same_but_for_case(stem), []).extend(of_stem)
     for stem, (prompt, number) in expected.items():
+        asked = wanted[prompt, number]
         of_stem = stems.get(stem, [])
         alike = near.pop(same_but_for_case(stem), [])
         if len(of_stem) > 1:
-            listing.problems.append(ClipProblem("twice", of_stem[0], f"also {', '.join(of_stem[1:])}"))
+            listing.lost.append((asked, number, ClipProblem("twice", of_stem[0], f"also {', '.join(of_stem[1:])}")))
         elif of_stem:
-            listing.clips.append(FoundClip(folder / of_stem[0], wanted[prompt, number], number))
+            listing.clips.append(FoundClip(folder / of_stem[0], asked, number))
         else:
             detail = f"there is '{alike[0]}', which differs in case or white space" if alike else ""
-            listing.problems.append(ClipProblem("missing", f"{prompt}-{number}", detail))
+            listing.lost.append((asked, number, ClipProblem("missing", f"{prompt}-{number}", detail)))
         if of_stem and alike:
             listing.problems.append(ClipProblem("case", of_stem[0], f"and '{alike[0]}'"))
     listing.extra += [name for of_stem in near.values() for name in of_stem]

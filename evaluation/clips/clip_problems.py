@@ -37,6 +37,11 @@ class ClipProblem:
         """Return it as a list shows it."""
         return f"'{self.clip}'" + (f" ({self.detail})" if self.detail else "")
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the clip's name."""
+        return TITLES[self.kind] + (f" ({self.detail})" if self.detail else "")
+
 
 def describe_problems(problems: Sequence[ClipProblem]) -> str:
     """Return "12 missing: 'a-0', 'b-1' and 10 more; 1 truncated: ..."."""

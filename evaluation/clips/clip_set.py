@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.base import ClipEntry
+from evaluation.base import ClipEntry, LeftOutClip
 from evaluation.clips.clip_files import Declared, check_clip_file
 from evaluation.clips.clip_listing import FoundClip, Listing, list_clips
 from evaluation.clips.clip_problems import ClipProblem, describe_problems
-from evaluation.prompt_suites import Suite
+from evaluation.prompt_suites import Suite, SuitePrompt
 from rlhf_video.data import ClipSize, sha256_file
 from rlhf_video.data.clip_facts import ClipFacts
 from rlhf_video.errors import DataError
@@ -27,6 +27,8 @@ class ClipSet:
 
     entries: tuple[ClipEntry, ...]
     """Good clips, in the order of the suite."""
+    left_out: tuple[LeftOutClip, ...]
+    """Every other clip that the suite asks for."""
     problems: tuple[ClipProblem, ...]
     """Everything that is missing or wrong."""
     notes: tuple[str, ...]
@@ -41,27 +43,19 @@ class _Checked:
     problems: tuple[ClipProblem, ...]
 
 
-def read_clip_set(
-    folder: Path,
-    suite: Suite,
-    *,
-    clips_per_prompt: int | None = None,
-    size: ClipSize | None = None,
-    partial: bool = False,
-) -> tuple[ClipEntry, ...]:
+def read_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None, partial: bool = False) -> ClipSet:
     """Return the clips of a folder in the order of the suite, once all of them are known to be good.
 
     Args:
         folder: Of generate.py (manifest.json), or with files named as VBench names them, `{prompt}-{number}.mp4`.
         suite: What is asked.
-        clips_per_prompt: Clips of every prompt; None takes the suite's own numbers.
         size: What every clip must be like; None takes what manifest.json declares, if anything.
-        partial: Return the good clips and log what is left out, instead of refusing.
+        partial: Return the good clips and what is left out, instead of refusing.
 
     Raises:
         DataError: There is nothing to read, or clips are missing or wrong (unless partial); all problems in one text.
     """
-    found = check_clip_set(folder, suite, clips_per_prompt=clips_per_prompt, size=size)
+    found = check_clip_set(folder, suite, size=size)
     for note in found.notes:
         logger.warning("%s: %s", folder, note)
     if found.problems:
@@ -72,12 +66,10 @@ def read_clip_set(
                 f"the {len(found.entries)} good ones: every number then says what it lacks."
             )
         logger.warning("%s: left out of '%s': %s", folder, suite.name, text)
-    return found.entries
+    return found
 
 
-def check_clip_set(
-    folder: Path, suite: Suite, *, clips_per_prompt: int | None = None, size: ClipSize | None = None
-) -> ClipSet:
+def check_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None) -> ClipSet:
     """Find the clips of a suite and check every one; arguments as of `read_clip_set`.
 
     Files are hashed and their packets listed (`clip_files`); no picture is decoded.
@@ -85,15 +77,21 @@ def check_clip_set(
     Raises:
         DataError: There is no folder, nothing in it, or a damaged manifest.
     """
-    listing = list_clips(folder, suite, clips_per_prompt)
+    listing = list_clips(folder, suite)
     declared = Declared(size or listing.declared.size, listing.declared.fps)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and FFmpeg leave Python's lock
         checked = list(pool.map(lambda clip: _check(clip, declared), listing.clips))
     copies, alike = _same_content(checked)
-    by_file = {problem.clip for problem in (*copies, *listing.problems)}
-    entries = [_entry(item) for item in checked if not item.problems and item.clip.file.name not in by_file]
     problems = [*listing.problems, *(problem for item in checked for problem in item.problems), *copies]
-    return ClipSet(tuple(entries), tuple(problems), (*_notes(listing, checked), *alike))
+    by_file = {problem.clip: problem for problem in reversed(problems)}
+    entries = [_entry(item) for item in checked if item.clip.file.name not in by_file]
+    left_out = [_left_out(asked, number, problem) for asked, number, problem in listing.lost]
+    left_out += [
+        _left_out(clip.asked, clip.sample, by_file[clip.file.name])
+        for clip in listing.clips
+        if clip.file.name in by_file
+    ]
+    return ClipSet(tuple(entries), tuple(left_out), tuple(problems), (*_notes(listing, checked), *alike))
 
 
 def _check(clip: FoundClip, declared: Declared) -> _Checked:
@@ -139,6 +137,12 @@ def _notes(listing: Listing, checked: Sequence[_Checked]) -> list[str]:
         named = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(_SHOWN))
         notes.append(f"clips of {len(sizes)} sizes ({named}): scores depend on it, declare 'video' to refuse others")
     return notes
+
+
+def _left_out(asked: SuitePrompt, number: int, problem: ClipProblem) -> LeftOutClip:
+    return LeftOutClip(
+        clip=problem.clip, prompt=asked.prompt, sample=number, dimensions=asked.dimensions, reason=problem.reason
+    )
 
 
 def _entry(item: _Checked) -> ClipEntry:

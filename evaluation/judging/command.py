@@ -1,6 +1,5 @@
 """The command line of `evaluation/judge_reward.py`, and one run of it."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from evaluation.judging.scoring import score_clips
 from rewards.registry import build
 from rlhf_video.data import sha256_file, write_atomic
 from rlhf_video.errors import ConfigError, DataError
+from rlhf_video.settings import StrictParser
 from rlhf_video.settings.overrides import apply_overrides
 
 logger = logging.getLogger(__name__)
@@ -132,16 +132,8 @@ def parse_request(arguments: Sequence[str] | None = None, *, description: str | 
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ConfigErrors, so that they end like every other mistake."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise argparse's complaint as a ConfigError."""
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See --help.")
-
-
-def _parser(description: str | None) -> _Parser:
-    parser = _Parser(description=description, allow_abbrev=False)
+def _parser(description: str | None) -> StrictParser:
+    parser = StrictParser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--reward", required=True, metavar="NAME", help='reward by short name, or your own as "package.module:Class"')
     add("--option", action="append", default=[], metavar="KEY=VALUE", help="option of the reward, repeatable")

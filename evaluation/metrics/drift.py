@@ -12,17 +12,18 @@ from evaluation.registry import build_metric
 from rlhf_video.errors import ConfigError
 
 Source = Literal["segments", "curve"]
+_LEAST_FOR_TREND = 4
 
 
 class Drift:
     """How another metric changes from the first segment of a clip to the last, for each of its dimensions d.
 
-    "d_change": value of the last segment minus that of the first. "d_trend": the least-squares line through all
-    segments, its last value minus its first; over the clip's duration it is the slope per second, and it is less at the
-    mercy of two segments than the change. Both in the unit of d, 0 for a clip that looks the same throughout; the
-    better direction is that of d. The curve of "d_change" has the value of each segment. Segments have `segment_frames`
-    frames each, the first starts at the first frame and the last ends at the last frame; where the length is no
-    multiple they overlap a little, so that no frame is left out.
+    "d_change": value of the last segment minus that of the first. "d_trend" (where asked for): the least-squares line
+    through all segments, its last value minus its first; over the clip's duration it is the slope per second, and it is
+    less at the mercy of two segments than the change. Both in the unit of d, 0 for a clip that looks the same
+    throughout; the better direction is that of d. The curve of "d_change" has the value of each segment. Segments have
+    `segment_frames` frames each, the first starts at the first frame and the last ends at the last frame; where the
+    length is no multiple they overlap a little, so that no frame is left out.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Drift:
         segment_frames: int = 16,
         source: Source = "segments",
         device: Device = "auto",
+        trend: bool = False,
     ) -> None:
         """Build the metric that is followed.
 
@@ -43,6 +45,8 @@ class Drift:
             source: "segments" scores every segment as a clip of its own; "curve" scores the clip once and averages the
                 metric's own curve of one value per frame over each segment (for metrics against references).
             device: Where that metric computes, unless its options say so.
+            trend: Give the trend too, for clips of four segments or more: of fewer it is the change again, another
+                column of the same number that Holm's correction would count.
 
         Raises:
             ConfigError: The metric is of another kind, or a number is out of range.
@@ -58,13 +62,17 @@ class Drift:
             raise ConfigError(
                 f"Drift follows metrics that score the frames of one clip; '{metric}' compares sets or reads files."
             )
-        self._inner, self._segment_frames, self._source = inner, segment_frames, source
+        self._inner, self._segment_frames, self._source, self._trend = inner, segment_frames, source, trend
         facts = inner.spec
         self.spec = MetricSpec(
             name=f"drift_{facts.name}",
-            version=f"1-{facts.version}",
+            version=f"2-{facts.version}",
             family="measure",
-            dimensions=tuple(f"{name}_{kind}" for name in facts.dimensions for kind in ("change", "trend")),
+            dimensions=tuple(
+                f"{name}_{kind}"
+                for name in facts.dimensions
+                for kind in (("change", "trend") if trend else ("change",))
+            ),
             unit=facts.unit,
             higher_is_better=facts.higher_is_better,
             uses_prompt=facts.uses_prompt,
@@ -77,14 +85,15 @@ class Drift:
         """Score a clip, see `Metric`.
 
         Raises:
-            SkipClipError: The clip has no two segments, or the metric has nothing to say about one of them.
+            SkipClipError: The clip has no two segments (four for a trend), or the metric has nothing to say about one.
         """
         starts = self._starts(len(clip.frames))
         curves = self._from_segments(clip, starts) if self._source == "segments" else self._from_curve(clip, starts)
         values: dict[str, float] = {}
         for name, curve in curves.items():
             values[f"{name}_change"] = float(curve[-1] - curve[0])
-            values[f"{name}_trend"] = trend(np.array(starts), curve)
+            if self._trend:
+                values[f"{name}_trend"] = fitted_rise(np.array(starts), curve)
         return ClipScore(values=values, curves={f"{name}_change": curve.tolist() for name, curve in curves.items()})
 
     def _starts(self, num_frames: int) -> list[int]:
@@ -93,6 +102,11 @@ class Drift:
         if num_frames <= size:
             raise SkipClipError(f"drift needs more than the {size} frames of one segment, the clip has {num_frames}")
         last = -(-num_frames // size) - 1
+        if self._trend and last < _LEAST_FOR_TREND - 1:
+            raise SkipClipError(
+                f"a trend of {last + 1} segments is the change: it needs {_LEAST_FOR_TREND}, leave out trend: true, or "
+                "take shorter segments"
+            )
         return [(2 * number * (num_frames - size) + last) // (2 * last) for number in range(last + 1)]
 
     def _from_segments(self, clip: DecodedClip, starts: list[int]) -> dict[str, NDArray[np.float64]]:
@@ -120,7 +134,7 @@ class Drift:
         }
 
 
-def trend(places: NDArray[np.int64], values: NDArray[np.float64]) -> float:
+def fitted_rise(places: NDArray[np.int64], values: NDArray[np.float64]) -> float:
     """Return how much the least-squares line through (places, values) rises from the first place to the last."""
     centred = places - places.mean()
     slope = float(centred @ values / (centred @ centred))

@@ -13,7 +13,9 @@ class FrechetDistance(SetDistance):
     Heusel et al. 2017 (FID, arXiv:1706.08500) and Unterthiner et al. 2018 (FVD, arXiv:1812.01717) with another network,
     which the name tells: numbers of two networks cannot be compared, nor with published FID or FVD. Unit: squared
     feature units. Range [0, inf), 0 for sets of equal mean and covariance. Lower is better. The estimate is biased
-    upwards, the more the smaller the sets, so compare sets of equal size only, or use `kernel_distance`.
+    upwards, the more the smaller the sets, so compare sets of equal size only, or use `kernel_distance`. It has no
+    interval: the bias is larger than the spread, so that a 95% jackknife interval around it held the truth in 0 to 68
+    of 100 simulated sets of 40 to 144 items.
     """
 
     kind = "frechet"

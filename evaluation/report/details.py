@@ -4,19 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.aggregation.set_distances import SetDistance
-from evaluation.base import Status
 from evaluation.report.pairs import label_of
 from evaluation.scores import SystemScores
 from rlhf_video.report import Html, escape, folded, join, table
 
 _MAX_EXAMPLES = 3
 _MAX_ROWS = 100
+_SEVERITY = ("left out", "failed", "skipped")
 
 
 def holes_table(scores: Sequence[SystemScores]) -> Html | None:
-    """Return every reason why a score is missing, the most frequent first; None where nothing is missing."""
-    groups: dict[tuple[Status, str, str, str], list[str]] = {}
+    """Return every reason why a score is missing, clips that are left out of all first, then failures by frequency.
+
+    Returns:
+        A table; None where nothing is missing.
+    """
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
     for system in scores:
+        for lost in system.all_left_out:
+            groups.setdefault(("left out", system.system, "every score that asks for it", lost.reason), []).append(
+                lost.clip
+            )
         for column in system.columns:
             for index, status in enumerate(system.statuses[column.name]):
                 if status == "skipped" or status == "failed":
@@ -26,11 +34,11 @@ def holes_table(scores: Sequence[SystemScores]) -> Html | None:
                     groups.setdefault((status, system.system, label_of(column), reason), []).append(clip)
     if not groups:
         return None
-    ranked = sorted(groups.items(), key=lambda item: (item[0][0] != "failed", -len(item[1]), item[0]))
+    ranked = sorted(groups.items(), key=lambda item: (_SEVERITY.index(item[0][0]), -len(item[1]), item[0]))
     rows: list[tuple[str, ...]] = []
-    for (status, name, column_name, reason), clips in ranked[:_MAX_ROWS]:
+    for (kind, name, column_name, reason), clips in ranked[:_MAX_ROWS]:
         shown = "; ".join(clips[:_MAX_EXAMPLES]) + (f"; {len(clips) - _MAX_EXAMPLES} more" if len(clips) > 3 else "")
-        rows.append((str(len(clips)), status, name, column_name, reason, shown))
+        rows.append((str(len(clips)), kind, name, column_name, reason, shown))
     if len(ranked) > _MAX_ROWS:
         rows.append(("", "", "", "", f"{len(ranked) - _MAX_ROWS} further reasons are in the store", ""))
     head = ("clips", "status", "system", "score", "reason", "which")
@@ -43,9 +51,9 @@ def distance_table(distances: Sequence[SetDistance]) -> Html:
     for distance in distances:
         value = f"{distance.value:.4g}" if distance.value is not None else f"none: {distance.refused}"
         sizes = " / ".join(str(number) for number in distance.num_clips)
-        rows.append((distance.label, distance.system, distance.reference, value, distance.unit, sizes))
-    head = ("distance", "of", "from", "value", "unit", "clips")
-    return Html(f'<div class="stack">{table(head, rows, align="lllrlr")}</div>')
+        rows.append((distance.label, distance.system, distance.reference, value, distance.ends, distance.unit, sizes))
+    head = ("distance", "of", "from", "value", "95% interval", "unit", "clips")
+    return Html(f'<div class="stack">{table(head, rows, align="lllrllr")}</div>')
 
 
 def provenance(facts: Mapping[str, Any]) -> Html:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.aggregation.comparison import SIGNIFICANT, SystemComparison
+from evaluation.aggregation.set_distances import SetDistance
 from evaluation.aggregation.summary import Summary
 from evaluation.report.pairs import direction_of, half_width, label_of, write_difference, write_value
 from evaluation.report.tables import FAMILIES, by_family, counts_of, write_p
@@ -20,6 +21,7 @@ def report_markdown(
     comparisons: Sequence[SystemComparison],
     held: Mapping[str, SystemScores],
     facts: Mapping[str, Any],
+    distances: Sequence[SetDistance] = (),
 ) -> str:
     """Return verdict, tables, totals, warnings and provenance; what users wrote is escaped.
 
@@ -28,6 +30,7 @@ def report_markdown(
         comparisons: Against the baseline.
         held: Scores by system.
         facts: Provenance; only its plain texts and numbers are written.
+        distances: Between the systems' clips as sets.
     """
     parts = ["## Evaluation"]
     for comparison in comparisons:
@@ -44,6 +47,8 @@ def report_markdown(
     if not comparisons:
         parts += [_system(summary) for summary in summaries]
     parts += _totals(summaries)
+    if distances:
+        parts.append("\n".join(f"- {_plain(str(distance))}" for distance in distances))
     warnings = dict.fromkeys(f"{summary.system}: {text}" for summary in summaries for text in summary.warnings)
     parts += [f"> {_plain(text)}" for text in warnings]
     plain = [

@@ -76,7 +76,9 @@ def write_evaluation_report(
         script=SCRIPT,
         clips_beside=shelf.num_beside > 0,
     )
-    write_atomic(folder / "report.md", report_markdown(summaries, comparisons, held, provenance_facts).encode())
+    write_atomic(
+        folder / "report.md", report_markdown(summaries, comparisons, held, provenance_facts, distances).encode()
+    )
     return path
 
 
@@ -98,7 +100,7 @@ def _top(
     prompts = len({entry.prompt for entry in first.entries})
     facts = {
         "prompts": str(prompts),
-        "clips of each system": str(len(first.entries)),
+        "clips of each system": ", ".join(dict.fromkeys(_clip_count(system) for system in held.values())),
         "scores": str(len(first.columns)),
     }
     if not comparisons:
@@ -111,6 +113,11 @@ def _top(
     top = header(kicker, headline(comparison), tone=verdict_tone(comparison), facts=facts, because=because)
     body = [Html(f'<div class="trust">{guard_cards(cards)}</div>'), *_warnings(summaries, comparisons)]
     return join([top, section("Can it be believed?", body, lead=comparison.verdict)])
+
+
+def _clip_count(system: SystemScores) -> str:
+    scored, asked = len(system.entries), len(system.entries) + len(system.all_left_out)
+    return str(scored) if scored == asked else f"{scored} of {asked}"
 
 
 def _warnings(summaries: Sequence[Summary], comparisons: Sequence[SystemComparison]) -> list[Html]:
@@ -177,6 +184,8 @@ def _figures(
 
 
 def _clips(shelf: ClipShelf, comparisons: Sequence[SystemComparison]) -> list[Html]:
+    if not shelf.scores[0].columns:  # metrics of whole sets alone
+        return []
     lead = lead_column(comparisons, shelf.scores)
     explorer = Explorer(shelf, match_clips(shelf.scores), shelf.scores[0].columns, lead=lead)
     worst, best = explorer.extremes()

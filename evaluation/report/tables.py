@@ -107,8 +107,7 @@ def totals_table(comparisons: Sequence[SystemComparison]) -> Html | None:
 
 def counts_of(item: DimensionSummary) -> tuple[str, str]:
     """Return how many clips were scored, and what became of the others: ("141/144", "2 skipped, 1 failed")."""
-    missing = item.num_asked - item.num_ok - item.num_skipped - item.num_failed
-    parts = [(item.num_skipped, "skipped"), (item.num_failed, "failed"), (missing, "not run")]
+    parts = [(item.num_skipped, "skipped"), (item.num_failed, "failed"), (item.num_left_out, "left out")]
     return f"{item.num_ok}/{item.num_asked}", ", ".join(f"{count} {what}" for count, what in parts if count)
 
 

@@ -91,6 +91,9 @@ def _size_card(comparison: SystemComparison) -> GuardCard:
 
 def _coverage_card(summaries: Sequence[Summary]) -> GuardCard:
     items = [(item.coverage, item, summary) for summary in summaries for item in summary.dimensions]
+    if not items:
+        advice = "No score of single clips was asked for."
+        return GuardCard(name="Coverage", value=math.nan, limit="", state="not measured", advice=advice)
     worst, item, summary = min(items, key=lambda each: each[0])
     holes = [each for each in items if each[0] < 1.0]
     return GuardCard(

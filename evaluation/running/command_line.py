@@ -11,7 +11,7 @@ from evaluation.aggregation.gate import parse_rule
 from evaluation.running.suite_config import EvaluationConfig
 from rewards.factories import did_you_mean
 from rlhf_video.errors import ConfigError
-from rlhf_video.settings import load_config
+from rlhf_video.settings import StrictParser, load_config
 from rlhf_video.settings.arguments import describe_fields
 
 COMMANDS = {
@@ -25,7 +25,7 @@ COMMANDS = {
     "submit": "write VBench's result files and the leaderboard's archive of a system: submit SYSTEM",
 }
 _NAMES = {"compare": ("A", "B"), "submit": ("SYSTEM",)}
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "evaluation" / "sprite.yaml"
+DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "evaluation" / "sprite.yaml"
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,8 @@ def _check_names(command: str, names: tuple[str, ...]) -> None:
         )
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ConfigErrors, and whose help lists the config's fields."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise argparse's complaint as a ConfigError."""
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}. See --help.")
+class _Parser(StrictParser):
+    """Lists the config's fields in its help."""
 
     def format_help(self) -> str:
         """Return the help; the fields are listed only when it is shown."""

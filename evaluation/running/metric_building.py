@@ -65,6 +65,6 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def label_of(entry: MetricConfig) -> str:
-    """Return how messages call a metric that is not built."""
-    named = entry.options.get("name")
+    """Return how messages call a metric that is not built, with what it measures where its options say so."""
+    named = next((entry.options[key] for key in ("name", "dimension", "metric") if key in entry.options), None)
     return entry.label or (f"{entry.name} {named}" if isinstance(named, str) else entry.name.rsplit(":", 1)[-1])

@@ -50,7 +50,10 @@ def read_scores(folder: Path, store: ResultStore, record: RunRecord) -> tuple[Sy
             "was shared); vbench_run.py status shows what is left."
         )
     names = [record.baseline, *(name for name in record.systems if name != record.baseline)]
-    return tuple(system_scores(name, record.systems[name], record.metrics, store) for name in names)
+    return tuple(
+        system_scores(name, record.systems[name], record.metrics, store, left_out=record.left_out[name])
+        for name in names
+    )
 
 
 def conclude(

@@ -15,7 +15,7 @@ from rlhf_video.algorithms.generate import MANIFEST
 from rlhf_video.runtime.command import command_line
 
 PACKAGES = ("rlhf-video", "torch", "diffusers", "transformers", "av", "numpy")
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def provenance(folders: Mapping[str, Sequence[Path]], metrics: Sequence[NamedMetric]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a run would do before it does anything: clips, weights, memory, time."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ import torch
 from evaluation.base import ClipEntry, DecodedClip, Family
 from evaluation.prompt_suites import Suite
 from evaluation.registry import NamedMetric, build_metric
+from evaluation.running.generation_plan import SystemPlan, plan_system
 from evaluation.running.metric_building import label_of
 from evaluation.running.runner import is_asked, pending, try_metric
 from evaluation.running.scoring_run import RESULTS
 from evaluation.running.store import ResultStore
 from evaluation.running.suite_config import EvaluationConfig, MetricConfig
-from evaluation.running.systems import declared_size, generation, read_clips, read_suite
-from evaluation.running.weights_state import weight_states
+from evaluation.running.systems import SystemClips, declared_size, read_clips, read_suite
+from evaluation.running.weights_state import official_needs, weight_states
 from evaluation.vbench_compat.length_rule import length_warnings
 from rewards.errors import RewardError
-from rlhf_video.algorithms.generate import MANIFEST, describe
 from rlhf_video.data import ClipSize, read_frames
 from rlhf_video.errors import DataError, RlhfVideoError
 from rlhf_video.report.markdown import markdown_table
@@ -40,6 +39,8 @@ class _Line:
     seconds: float | None
     source: str
     weights: str
+    missing: tuple[str, ...] = ()
+    """What it needs and is not here, or why it cannot be built."""
 
 
 def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
@@ -52,37 +53,43 @@ def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
     Raises:
         RlhfVideoError: The suite, a model folder or a metric's name or option does not fit.
     """
-    suite = read_suite(config)
-    expected = {name: sum(asked.num_samples for asked in suite.prompts) for name in config.systems}
-    parts = [f"suite       {suite.name}: {len(suite.prompts)} prompts, {sum(expected.values())} clips of all systems"]
-    parts += [_system_lines(config, name, suite, expected[name]) for name in config.systems]
+    suite, problem = _suite_or_problem(config)
+    systems = [plan_system(config, name, suite, measure=measure) for name in config.systems]
     clips = _clips_or_problem(config, suite)
     store = ResultStore(config.output_dir / RESULTS, None)
-    sample = _sample_clip(config, clips)
+    sample = _sample_clip(config, suite, clips)
+    num_clips = None if suite is None else suite.num_clips * len(config.systems)
     lines = [
-        _metric_line(config, entry, clips, expected, store, sample if measure else None) for entry in config.metrics
+        _metric_line(config, entry, clips, num_clips, store, sample if measure else None) for entry in config.metrics
     ]
-    parts += ["", _metric_table(lines), "", _time_text(lines), _memory_text(config, sample)]
+    missing: dict[str, list[str]] = {} if problem is None else {problem: ["suite"]}
+    for who, lacks in [(system.name, system.missing) for system in systems] + [
+        (line.label, line.missing) for line in lines
+    ]:
+        for item in lacks:
+            missing.setdefault(item, []).append(who)
+    asked = (
+        "not here" if suite is None else f"{suite.name}: {len(suite.prompts)} prompts, {num_clips} clips of all systems"
+    )
+    parts = [f"suite       {asked}", *(system.text for system in systems), "", _metric_table(lines), ""]
+    parts += [*_time_texts(lines, systems), _memory_text(config, sample)]
     parts += [f"note        {warning}" for warning in _length_warnings(lines, clips, sample)]
     if isinstance(clips, str):
         parts.append(f"clips       not ready: {clips}")
-    return "\n".join(parts)
+    return "\n".join([*parts, *_missing_texts(missing)])
 
 
-def _system_lines(config: EvaluationConfig, name: str, suite: Suite, expected: int) -> str:
-    system = config.systems[name]
-    if system.clips is not None:
-        return f"{name}: {expected} clips in {system.clips}"
-    with tempfile.TemporaryDirectory() as folder:  # a plan writes nothing into the run's own folder
-        configs = generation(config, name, suite, prompt_folder=Path(folder))
-        texts = [describe(part).replace("\n", "\n  ") for part in configs]
-        made = sum(len(list(part.output_dir.glob("*.mp4"))) for part in configs)
-        known = all((part.output_dir / MANIFEST).is_file() for part in configs)
-    state = f"{made} of {expected} clips are made" if known else f"0 of {expected} clips are made"
-    return f"{name}: {state}\n  " + "\n  ".join(texts)
+def _suite_or_problem(config: EvaluationConfig) -> tuple[Suite | None, str | None]:
+    """Return the suite, or why the file of VBench's environment is not here."""
+    try:
+        return read_suite(config), None
+    except RewardError as error:
+        return None, str(error)
 
 
-def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, tuple[ClipEntry, ...]] | str:
+def _clips_or_problem(config: EvaluationConfig, suite: Suite | None) -> Mapping[str, SystemClips] | str:
+    if suite is None:
+        return "the suite is not here"
     try:
         return read_clips(config, suite)
     except DataError as error:
@@ -92,24 +99,26 @@ def _clips_or_problem(config: EvaluationConfig, suite: Suite) -> Mapping[str, tu
 def _metric_line(
     config: EvaluationConfig,
     entry: MetricConfig,
-    clips: Mapping[str, tuple[ClipEntry, ...]] | str,
-    expected: Mapping[str, int],
+    clips: Mapping[str, SystemClips] | str,
+    num_clips: int | None,
     store: ResultStore,
     sample: DecodedClip | None,
 ) -> _Line:
     states = weight_states(entry.name, entry.options)
     needed = "; ".join(map(str, states))
-    if any(state.path is None for state in states):
-        return _Line(label_of(entry), None, None, None, "not here", needed)
+    lacks = tuple(str(state) for state in states if state.path is None)
+    lacks += official_needs(entry.options) if entry.name == "vbench_official" else ()
+    if lacks:
+        return _Line(label_of(entry), None, None, None, "not here", needed or "see below", lacks)
     try:
         metric = build_metric(entry.name, entry.label, entry.options, device=config.device)
     except (RewardError, RlhfVideoError) as error:
-        return _Line(label_of(entry), None, None, None, "cannot be built", str(error))
+        return _Line(label_of(entry), None, None, None, "cannot be built", needed or "see below", (str(error),))
     if isinstance(clips, str):
         seen: list[float] = []
-        to_do = sum(expected.values())
+        to_do = num_clips
     else:
-        entries = [item for of_system in clips.values() for item in of_system]
+        entries = [item for of_system in clips.values() for item in of_system.entries]
         asked = [item for item in entries if any(is_asked(item, metric.spec, d) for d in metric.spec.dimensions)]
         to_do = sum(bool(pending(item, [metric], store)) for item in asked)
         results = [store.find(item, metric.key) for item in asked]
@@ -120,28 +129,29 @@ def _metric_line(
     return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", needed)
 
 
-def _sample_clip(config: EvaluationConfig, clips: Mapping[str, tuple[ClipEntry, ...]] | str) -> DecodedClip | None:
+def _sample_clip(
+    config: EvaluationConfig, suite: Suite | None, clips: Mapping[str, SystemClips] | str
+) -> DecodedClip | None:
     """Return a clip to measure on: the first one, or noise of the declared size; None where neither is known."""
     if not isinstance(clips, str):
-        entry = next(item for of_system in clips.values() for item in of_system)
+        entry = next(item for of_system in clips.values() for item in of_system.entries)
         return DecodedClip(entry, *read_frames(entry.file))
     sizes = [declared_size(config, name) for name in config.systems]
     size = next((size for size in sizes if size is not None), None)
-    if size is None:
+    if size is None or suite is None:
         return None
-    suite = read_suite(config)
     entry = ClipEntry(file=Path("noise.mp4"), sha256="", prompt=suite.prompts[0].prompt, facts=suite.prompts[0].facts)
     return DecodedClip(entry, _noise(size), float(config.sampling.fps or 16))
 
 
 def _length_warnings(
-    lines: Sequence[_Line], clips: Mapping[str, tuple[ClipEntry, ...]] | str, sample: DecodedClip | None
+    lines: Sequence[_Line], clips: Mapping[str, SystemClips] | str, sample: DecodedClip | None
 ) -> list[str]:
     """Say which suite does not fit the clips: those that are there, else the declared length."""
     if isinstance(clips, str):
         seconds = [] if sample is None else [len(sample.frames) / sample.fps]
     else:
-        entries = [entry for of_system in clips.values() for entry in of_system]
+        entries = [entry for of_system in clips.values() for entry in of_system.entries]
         seconds = [entry.seconds for entry in entries if entry.seconds is not None]
     return length_warnings({line.family for line in lines if line.family is not None}, seconds)
 
@@ -176,12 +186,21 @@ def _metric_table(lines: Sequence[_Line]) -> str:
     return markdown_table(header, rows, align="llrrll").rstrip()
 
 
-def _time_text(lines: Sequence[_Line]) -> str:
+def _time_texts(lines: Sequence[_Line], systems: Sequence[SystemPlan]) -> list[str]:
     known = [line for line in lines if line.seconds is not None and line.to_do is not None]
     total = sum((line.seconds or 0.0) * (line.to_do or 0) for line in known)
     rest = len(lines) - len(known)
     more = f", and {rest} metrics whose time is not known" if rest else ""
-    return f"time        {total / 60:.1f} min for scoring on one process{more}; generating shows its pace after a batch"
+    texts = [f"time        {total / 60:.1f} min for scoring on one process{more}"]
+    return texts + [f"            generating: {system.time_text}" for system in systems if system.num_left]
+
+
+def _missing_texts(missing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each thing that is not here once, with who needs it."""
+    if not missing:
+        return []
+    head = f"missing     {len(missing)} things; --partial leaves out the metrics that lack something"
+    return [head, *(f"  - {item} (for {', '.join(dict.fromkeys(who))})" for item, who in missing.items())]
 
 
 def _memory_text(config: EvaluationConfig, sample: DecodedClip | None) -> str:

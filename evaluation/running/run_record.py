@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.base import ClipEntry, MetricSpec
+from evaluation.base import ClipEntry, LeftOutClip, MetricSpec
 from evaluation.registry import column_name
 from rlhf_video.data import write_atomic
 from rlhf_video.errors import DataError
@@ -49,6 +49,8 @@ class RunRecord:
     """The system that the others are compared with."""
     systems: Mapping[str, tuple[ClipEntry, ...]]
     """Name -> clips."""
+    left_out: Mapping[str, tuple[LeftOutClip, ...]]
+    """Name -> clips of the suite that the system lacks, or that are broken (only where partial)."""
     metrics: tuple[RecordedMetric, ...]
     """What is measured."""
     absent: Mapping[str, str]
@@ -65,6 +67,10 @@ def write_record(folder: Path, record: RunRecord) -> Path:
         "baseline": record.baseline,
         "systems": {
             name: [_entry_to_json(entry, folder) for entry in entries] for name, entries in record.systems.items()
+        },
+        "left_out": {
+            name: [{**vars(clip), "dimensions": _sorted(clip.dimensions)} for clip in clips]
+            for name, clips in record.left_out.items()
         },
         "metrics": [{**vars(metric), "spec": vars(metric.spec)} for metric in record.metrics],
         "absent": dict(record.absent),
@@ -94,6 +100,13 @@ def read_record(folder: Path) -> RunRecord:
                 name: tuple(_entry_from_json(entry, folder) for entry in entries)
                 for name, entries in content["systems"].items()
             },
+            left_out={
+                name: tuple(
+                    LeftOutClip(**{**clip, "dimensions": _frozen(clip["dimensions"])})
+                    for clip in content["left_out"][name]
+                )
+                for name in content["systems"]
+            },
             metrics=tuple(_metric_from_json(metric) for metric in content["metrics"]),
             absent=content["absent"],
             provenance=content["provenance"],
@@ -108,20 +121,27 @@ def _entry_to_json(entry: ClipEntry, folder: Path) -> dict[str, Any]:
     return {
         **vars(entry),
         "file": file,
-        "dimensions": None if entry.dimensions is None else sorted(entry.dimensions),
+        "dimensions": _sorted(entry.dimensions),
         "facts": dict(entry.facts),
     }
 
 
 def _entry_from_json(content: dict[str, Any], folder: Path) -> ClipEntry:
-    dimensions = content["dimensions"]
     return ClipEntry(
         **{
             **content,
             "file": folder / content["file"],  # an absolute path stays what it is
-            "dimensions": None if dimensions is None else frozenset(dimensions),
+            "dimensions": _frozen(content["dimensions"]),
         }
     )
+
+
+def _sorted(dimensions: frozenset[str] | None) -> list[str] | None:
+    return None if dimensions is None else sorted(dimensions)
+
+
+def _frozen(dimensions: list[str] | None) -> frozenset[str] | None:
+    return None if dimensions is None else frozenset(dimensions)
 
 
 def _metric_from_json(content: dict[str, Any]) -> RecordedMetric:

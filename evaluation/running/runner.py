@@ -16,6 +16,7 @@ from evaluation.base import (
     ClipResult,
     ClipScore,
     DecodedClip,
+    LeftOutClip,
     MetricSpec,
     SetMetric,
     SkipClipError,
@@ -66,7 +67,7 @@ class Progress:
     """Results of this call that failed."""
 
 
-def is_asked(entry: ClipEntry, spec: MetricSpec, dimension: str) -> bool:
+def is_asked(entry: ClipEntry | LeftOutClip, spec: MetricSpec, dimension: str) -> bool:
     """Return whether a suite asks a dimension of a clip: VBench asks each of its own of some prompts alone."""
     if entry.dimensions is None or not spec.family.startswith("vbench"):
         return True
@@ -121,7 +122,12 @@ def score_clips(
 
 
 def system_scores(
-    system: str, entries: Sequence[ClipEntry], metrics: Sequence[MetricFacts], store: ResultStore
+    system: str,
+    entries: Sequence[ClipEntry],
+    metrics: Sequence[MetricFacts],
+    store: ResultStore,
+    *,
+    left_out: Sequence[LeftOutClip] = (),
 ) -> SystemScores:
     """Return the columns of one system from what is stored.
 
@@ -130,8 +136,9 @@ def system_scores(
         entries: Its clips.
         metrics: Set metrics have no column: they say nothing about one clip.
         store: Results; a clip that has none yet counts as failed with the reason "not scored yet".
+        left_out: Clips of the suite that it lacks, or that are broken.
     """
-    columns, values, statuses, reasons = [], {}, {}, {}
+    columns, values, statuses, reasons, lost = [], {}, {}, {}, {}
     for metric in metrics:
         spec = metric.spec
         if metric.is_set_metric:
@@ -141,11 +148,18 @@ def system_scores(
             name = metric.column(dimension)
             column = _first_of_prompt(entries, _column(entries, spec, dimension, results), spec.first_of_prompt)
             columns.append(
-                Column(name=name, family=spec.family, unit=spec.unit, higher_is_better=spec.higher_is_better)
+                Column(
+                    name=name,
+                    family=spec.family,
+                    unit=spec.unit,
+                    higher_is_better=spec.higher_is_better,
+                    metric=metric.key,
+                )
             )
             values[name] = np.array([value for value, _, _ in column], dtype=np.float64)
             statuses[name] = tuple(status for _, status, _ in column)
             reasons[name] = {i: reason for i, (_, _, reason) in enumerate(column) if reason is not None}
+            lost[name] = tuple(clip for clip in left_out if is_asked(clip, spec, dimension))
     return SystemScores(
         system=system,
         entries=tuple(entries),
@@ -153,6 +167,7 @@ def system_scores(
         values=values,
         statuses=statuses,
         reasons=reasons,
+        left_out=lost,
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from evaluation.base import ClipEntry
 from evaluation.prompt_suites import Suite
 from evaluation.running.metric_building import BuiltMetrics, build_metrics
 from evaluation.running.provenance import provenance
@@ -17,7 +16,7 @@ from evaluation.running.run_record import RecordedMetric, RunRecord, write_recor
 from evaluation.running.runner import Progress, score_clips
 from evaluation.running.store import ResultStore
 from evaluation.running.suite_config import EvaluationConfig
-from evaluation.running.systems import clip_counts, clip_groups, generation, read_clips, read_suite
+from evaluation.running.systems import SystemClips, clip_groups, generation, read_clips, read_suite
 from rlhf_video.algorithms.generate import generate
 from rlhf_video.errors import DataError
 from rlhf_video.settings import to_plain
@@ -68,7 +67,7 @@ def score(config: EvaluationConfig, *, shard: tuple[int, int] = (0, 1), retry_fa
         disk_errors(config.output_dir),
     ):
         clips = read_clips(config, suite)
-        logger.info("Clips: %s", clip_counts(clips))
+        logger.info("Clips: %s", ", ".join(f"{name} {len(found.entries)}" for name, found in clips.items()))
         built = build_metrics(config)
         record = _record(config, suite, clips, built)
         write_record(config.output_dir, record)
@@ -95,14 +94,14 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _score_share(
-    clips: Mapping[str, tuple[ClipEntry, ...]],
+    clips: Mapping[str, SystemClips],
     built: BuiltMetrics,
     folder: Path,
     shard: tuple[int, int],
     *,
     retry_failed: bool,
 ) -> None:
-    entries = [entry for of_system in clips.values() for entry in of_system]
+    entries = [entry for of_system in clips.values() for entry in of_system.entries]
     with ResultStore(folder, shard) as store, tqdm(unit="clip", disable=None) as bar:
 
         def show(progress: Progress) -> None:
@@ -113,9 +112,7 @@ def _score_share(
         score_clips(entries, built.metrics, store, shard=shard, on_progress=show, retry_failed=retry_failed)
 
 
-def _record(
-    config: EvaluationConfig, suite: Suite, clips: Mapping[str, tuple[ClipEntry, ...]], built: BuiltMetrics
-) -> RunRecord:
+def _record(config: EvaluationConfig, suite: Suite, clips: Mapping[str, SystemClips], built: BuiltMetrics) -> RunRecord:
     folders = {name: tuple(clip_groups(config, name, suite)) for name in config.systems}
     return RunRecord(
         config=to_plain(config),
@@ -126,7 +123,8 @@ def _record(
             "num_prompts": len(suite.prompts),
         },
         baseline=config.baseline_name,
-        systems=clips,
+        systems={name: of_system.entries for name, of_system in clips.items()},
+        left_out={name: of_system.left_out for name, of_system in clips.items()},
         metrics=tuple(
             RecordedMetric(
                 label=metric.label,

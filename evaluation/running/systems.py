@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.base import ClipEntry
+from evaluation.base import ClipEntry, LeftOutClip
 from evaluation.clips.clip_set import read_clip_set
 from evaluation.prompt_suites import Suite, load_suite
 from evaluation.running.suite_config import EvaluationConfig
@@ -13,6 +13,15 @@ from evaluation.vbench_compat.suite import load_vbench_suite
 from rlhf_video.algorithms.generate import GenerateConfig
 from rlhf_video.data import ClipSize, write_atomic
 from rlhf_video.errors import DataError
+
+
+@dataclass(frozen=True)
+class SystemClips:
+    """The clips of one system."""
+
+    entries: tuple[ClipEntry, ...]
+    left_out: tuple[LeftOutClip, ...]
+    """Those of the suite that it lacks, or that are broken; empty unless the evaluation is partial."""
 
 
 def read_suite(config: EvaluationConfig) -> Suite:
@@ -86,29 +95,52 @@ def declared_size(config: EvaluationConfig, name: str) -> ClipSize | None:
     return ClipSize(config.sampling.num_frames, config.sampling.height, config.sampling.width)
 
 
-def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, tuple[ClipEntry, ...]]:
+def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, SystemClips]:
     """Return system -> its clips, checked against the suite.
 
     Raises:
-        DataError: Clips of any system are missing or wrong; all systems are named at once.
+        DataError: Clips of any system are missing or wrong (unless partial), or all of them; all systems are named at
+            once.
     """
-    clips: dict[str, tuple[ClipEntry, ...]] = {}
+    clips: dict[str, SystemClips] = {}
     problems = []
     for name in config.systems:
         entries: list[ClipEntry] = []
+        left_out: list[LeftOutClip] = []
+        made_here = config.systems[name].backbone is not None
         for folder, part in clip_groups(config, name, suite).items():
+            if config.partial and made_here and not folder.is_dir():
+                left_out += _not_made(part)
+                continue
             try:
-                entries += read_clip_set(folder, part, size=declared_size(config, name), partial=config.partial)
+                found = read_clip_set(folder, part, size=declared_size(config, name), partial=config.partial)
             except DataError as error:
-                made_here = config.systems[name].backbone is not None
                 hint = " Make them with: vbench_run.py generate." if made_here else ""
                 problems.append(f"System '{name}': {error}{hint}")
-        clips[name] = tuple(entries)
+            else:
+                entries += found.entries
+                left_out += found.left_out
+        clips[name] = SystemClips(tuple(entries), tuple(left_out))
     if problems:
         raise DataError(" ".join(problems))
-    if empty := [name for name, entries in clips.items() if not entries]:
+    if empty := [name for name, found in clips.items() if not found.entries]:
         raise DataError(f"There is not one clip of {', '.join(empty)}: generate them, or correct 'clips'.")
     return clips
+
+
+def _not_made(part: Suite) -> list[LeftOutClip]:
+    """Return every clip of a part of the suite whose folder is not there."""
+    return [
+        LeftOutClip(
+            clip=f"{asked.prompt}-{number}",
+            prompt=asked.prompt,
+            sample=number,
+            dimensions=asked.dimensions,
+            reason="not made yet",
+        )
+        for asked in part.prompts
+        for number in range(asked.num_samples)
+    ]
 
 
 def _prompt_file(config: EvaluationConfig, folder: Path, part: Suite, target: Path) -> Path:
@@ -120,8 +152,3 @@ def _prompt_file(config: EvaluationConfig, folder: Path, part: Suite, target: Pa
     lines = [json.dumps({"prompt": asked.text}, ensure_ascii=False) + "\n" for asked in part.prompts]
     write_atomic(path, "".join(lines).encode())
     return path
-
-
-def clip_counts(clips: Mapping[str, tuple[ClipEntry, ...]]) -> str:
-    """Return "base 72, adapter 72"."""
-    return ", ".join(f"{name} {len(entries)}" for name, entries in clips.items())

@@ -7,7 +7,7 @@ from evaluation.aggregation.comparison import SystemComparison
 from evaluation.aggregation.summary import Summary
 from evaluation.running.outcome import Outcome
 from evaluation.running.run_record import RunRecord
-from evaluation.running.runner import pending
+from evaluation.running.runner import is_asked, pending
 from evaluation.running.store import ResultStore
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.stats import Interval
@@ -82,11 +82,13 @@ def status_table(record: RunRecord, store: ResultStore) -> str:
             counts = [
                 sum(r is not None and r.status == status for r in results) for status in ("ok", "skipped", "failed")
             ]
+            spec = metric.spec
+            lost = [clip for clip in record.left_out[system] if any(is_asked(clip, spec, d) for d in spec.dimensions)]
             seconds = [result.seconds for result in results if result is not None]
             pace = f"{sum(seconds) / len(seconds):.3f}" if seconds else ""
-            rows.append([metric.label, system, *map(str, counts), str(left), pace])
-    header = ["metric", "system", "done", "skipped", "failed", "left", "s/clip"]
-    return markdown_table(header, rows, align="llrrrrr").rstrip()
+            rows.append([metric.label, system, *map(str, counts), str(left), str(len(lost)), pace])
+    header = ["metric", "system", "done", "skipped", "failed", "left", "no clip", "s/clip"]
+    return markdown_table(header, rows, align="llrrrrrr").rstrip()
 
 
 def _arrow(higher_is_better: bool | None) -> str:

@@ -10,9 +10,13 @@ from huggingface_hub import try_to_load_from_cache
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.ports.long_consistency import DINOV2
 from evaluation.ports.weights import cached_places
+from evaluation.vbench_compat.official import WORKER
 from rewards import catalogue as reward_catalogue
 from rewards.factories import load_factory
 from rewards.ledger import LEDGER
+from rewards.workers.environments import find
+from rewards.workers.lock import load_lock
+from rewards.workers.vbench_cache import FILES, missing, vbench_cache
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,13 @@ class WeightState:
 
     def __str__(self) -> str:
         """Return which, how big, where from."""
-        size = "size not stated" if self.size is None else f"{self.size / 1e9:.2f} GB"
+        size = (
+            "size not stated"
+            if self.size is None
+            else f"{self.size / 1e9:.2f} GB"
+            if self.size >= 1e7
+            else f"{self.size / 1e6:.2g} MB"
+        )
         return f"{self.name} ({size}, {self.source}{', here' if self.path else ', not here'})"
 
 
@@ -53,6 +63,18 @@ def _here(name: str) -> Path | None:
         return next((path for path in cached_places(name) if path.is_file()), None)
     found = try_to_load_from_cache(entry.repository, entry.file)
     return Path(found) if isinstance(found, str) else None
+
+
+def official_needs(options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return what a dimension of VBench's own package lacks, with size, source and command; empty for nothing."""
+    dimension = str(options.get("dimension"))
+    environment = find(load_lock(WORKER))
+    lacks = [] if environment else [f"the environment of VBench's package: `rlhf-video rewards env create {WORKER}`"]
+    if dimension in FILES:
+        folder = options.get("cache_dir")
+        cache = vbench_cache(folder if isinstance(folder, str | Path) else None)
+        lacks += missing(dimension, cache, environment)
+    return tuple(lacks)
 
 
 def describe_absent(name: str, options: Mapping[str, object]) -> str:

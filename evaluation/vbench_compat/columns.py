@@ -99,9 +99,9 @@ def _plan(
 
 def _gap(scores: SystemScores, dimension: str, column: str) -> str | None:
     """Return what a column lacks for a total, None if nothing."""
-    statuses = [status for status in scores.statuses[column] if status is not None]
+    statuses, num_asked = scores.statuses[column], scores.num_asked(column)
     num_ok = statuses.count("ok")
     allowed = num_ok + (statuses.count("skipped") if VBENCH_DIMENSIONS[dimension].may_skip else 0)
-    if num_ok and allowed == len(statuses):
+    if num_ok and allowed == num_asked:
         return None
-    return f"{dimension} has {num_ok} of {len(statuses)} values"
+    return f"{dimension} has {num_ok} of {num_asked} values"

@@ -8,11 +8,10 @@ dictionary, and an incomplete archive scores lower than the model is.
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.base import ClipEntry, Family, Status
+from evaluation.base import Family
 from evaluation.scores import SystemScores
 from evaluation.vbench_compat.result_files import (
     INFO_END,
@@ -106,12 +105,13 @@ def submission_gaps(scores: SystemScores) -> tuple[str, ...]:
     columns = vbench_columns(scores, "vbench-official")
     gaps = [f"{dimension}: not measured" for dimension in VBENCH_DIMENSIONS if dimension not in columns]
     for dimension, column in columns.items():
-        gaps += _gaps_of(dimension, scores.entries, scores.statuses[column.name])
+        gaps += _gaps_of(dimension, scores, column.name)
     return tuple(gaps)
 
 
-def _gaps_of(dimension: str, entries: Sequence[ClipEntry], statuses: Sequence[Status | None]) -> list[str]:
-    asked = [(entry, status) for entry, status in zip(entries, statuses, strict=True) if status is not None]
+def _gaps_of(dimension: str, scores: SystemScores, column: str) -> list[str]:
+    statuses, num_asked = scores.statuses[column], scores.num_asked(column)
+    asked = [(entry, status) for entry, status in zip(scores.entries, statuses, strict=True) if status is not None]
     clips = Counter(entry.prompt for entry, _ in asked)
     # VBench's static filter leaves as few clips of temporal flickering as stand still.
     least = 1 if dimension == "temporal_flickering" else CLIPS_PER_PROMPT
@@ -119,8 +119,8 @@ def _gaps_of(dimension: str, entries: Sequence[ClipEntry], statuses: Sequence[St
     may_skip = VBENCH_DIMENSIONS[dimension].may_skip
     held = sum(status == "ok" or (may_skip and status == "skipped") for _, status in asked)
     gaps = []
-    if held < len(asked) or "ok" not in statuses:
-        gaps.append(f"{dimension}: {held} of {len(asked)} clips have a value")
+    if held < num_asked or "ok" not in statuses:
+        gaps.append(f"{dimension}: {held} of {num_asked} clips have a value")
     if few:
         gaps.append(f"{dimension}: {len(few)} prompts have fewer than {least} clips, first '{few[0]}'")
     if len(clips) < NUM_PROMPTS[dimension]:

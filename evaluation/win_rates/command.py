@@ -12,6 +12,7 @@ from rlhf_video.data import write_atomic
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.preferences import OVERALL, PreferenceStore
 from rlhf_video.reward_scores import ScoredClip
+from rlhf_video.settings import StrictParser
 from rlhf_video.stats import Comparisons
 
 
@@ -41,10 +42,12 @@ def parse_request(arguments: Sequence[str] | None = None, *, description: str | 
         description: First paragraph of `--help`.
 
     Raises:
-        ConfigError: Neither or both sources are given, or an argument is malformed.
+        ConfigError: Neither or both sources are given, or an argument is unknown or malformed.
         SystemExit: `--help` was asked for.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = StrictParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--pairs", type=Path, nargs="+", default=[], help="preference records, .jsonl or .parquet")
     parser.add_argument("--question", default=OVERALL, help="label of the records that counts (default: overall)")
     parser.add_argument("--name", nargs="*", default=[], metavar="RECORDED=NAME", help="call a model or adapter so")

@@ -124,13 +124,13 @@ def generate(config: GenerateConfig, *, show_progress: bool = True) -> Path:
     suite = load_prompts(config.prompts)
     clips = list(_plan(config, suite))
     manifest = config.output_dir / MANIFEST
-    plan = _attention_plan(config)
+    plan = attention_plan(config)
     facts = _facts(config, suite, plan)
     done = _verified(manifest, facts, clips)
     todo = [batch for batch in _batches(clips, config.batch_size) if any(clip.file not in done for clip in batch)]
     logger.info("%d of %d clips are there, %d batches to go", len(done), len(clips), len(todo))
     if todo:
-        backbone = _load(config, plan)
+        backbone = load_generator(config, plan)
         for batch in tqdm(todo, unit="batch", disable=None if show_progress else True):
             done |= _make(config, backbone, batch, done)
             _write_manifest(manifest, facts, clips, done)
@@ -148,9 +148,9 @@ def describe(config: GenerateConfig) -> str:
     """
     suite = load_prompts(config.prompts)
     backbone = meta_backbone(config.backbone, text_length=config.text_length)
-    shape = _shape(config, config.batch_size)
+    shape = clip_shape(config, config.batch_size)
     latents = backbone.spec.latent_shape(shape)
-    plan = _attention_plan(config)
+    plan = attention_plan(config)
     attention = "dense" if plan is None else plan.describe(backbone.token_grid(shape))
     parameters = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     size = {"float32": 4, "bfloat16": 2}[config.precision]
@@ -182,11 +182,12 @@ def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:
         yield clips[start : start + size]
 
 
-def _shape(config: GenerateConfig, batch: int) -> VideoShape:
+def clip_shape(config: GenerateConfig, batch: int) -> VideoShape:
+    """Return the size of a batch of clips."""
     return VideoShape(batch=batch, frames=config.num_frames, height=config.height, width=config.width)
 
 
-def _attention_plan(config: GenerateConfig) -> AttentionPlan | None:
+def attention_plan(config: GenerateConfig) -> AttentionPlan | None:
     """Return the plan that clips are made with, from config files and the adapter's header; None is dense.
 
     Raises:
@@ -195,7 +196,7 @@ def _attention_plan(config: GenerateConfig) -> AttentionPlan | None:
     recorded = None if config.adapter is None else recorded_attention(read_adapter_metadata(config.adapter))
     if config.attention is None and recorded is None:
         return None
-    backbone, shape = meta_backbone(config.backbone, text_length=config.text_length), _shape(config, 1)
+    backbone, shape = meta_backbone(config.backbone, text_length=config.text_length), clip_shape(config, 1)
     if config.attention is not None:
         plan = backbone.plan_for(config.attention, shape)
     else:
@@ -204,7 +205,13 @@ def _attention_plan(config: GenerateConfig) -> AttentionPlan | None:
     return None if plan.is_full else plan
 
 
-def _load(config: GenerateConfig, plan: AttentionPlan | None) -> VideoBackbone:
+def load_generator(config: GenerateConfig, plan: AttentionPlan | None) -> VideoBackbone:
+    """Load the model that makes the clips, with its adapter and attention plan.
+
+    Raises:
+        BackboneError: The model folder does not fit.
+        AdapterError: The adapter does not fit.
+    """
     device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     backbone = load_backbone(config.backbone, device=device, dtype=dtype, text_length=config.text_length)
@@ -219,7 +226,7 @@ def _load(config: GenerateConfig, plan: AttentionPlan | None) -> VideoBackbone:
 @torch.no_grad()
 def _make(config: GenerateConfig, backbone: VideoBackbone, batch: list[_Clip], done: dict[str, str]) -> dict[str, str]:
     """Sample one batch and write its missing files; return file name -> sha256 of what was written."""
-    noise = backbone.noise(_shape(config, len(batch)), [torch.Generator().manual_seed(clip.seed) for clip in batch])
+    noise = backbone.noise(clip_shape(config, len(batch)), [torch.Generator().manual_seed(clip.seed) for clip in batch])
     cond = backbone.encode_prompts([clip.prompt for clip in batch], config.negative_prompt)
     sigmas = flow_sigmas(config.num_steps, backbone.spec.default_shift if config.shift is None else config.shift)
     with adapter_scale(backbone, config.adapter_scale):

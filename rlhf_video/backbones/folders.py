@@ -28,10 +28,8 @@ def find_folder(path: str | Path) -> Path:
             f"There is no model folder '{path}'. Give a folder in diffusers' layout (with model_index.json), for "
             "example assets/sprite-wan, or a Hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
         )
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, FileNotFoundError):
-        pass
+    if (cached := local_folder(path)) is not None:
+        return cached
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
@@ -39,6 +37,18 @@ def find_folder(path: str | Path) -> Path:
             f"There is no model folder '{path}', and no such model could be fetched from the Hub "
             f"({type(error).__name__}). Check the spelling and the network."
         ) from error
+
+
+def local_folder(path: str | Path) -> Path | None:
+    """Return the folder of a model that is here, as a folder or in the Hub's cache; nothing is downloaded."""
+    if Path(path).is_dir():
+        return Path(path)
+    if not _HUB_ID.fullmatch(str(path)):
+        return None
+    try:
+        return Path(snapshot_download(str(path), local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        return None
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -29,6 +29,18 @@ class Flags:
     """Config file that was read."""
 
 
+class StrictParser(argparse.ArgumentParser):
+    """argparse whose errors are ConfigErrors, so that they end like every other mistake."""
+
+    unrecognized_hint = ""
+    """What to say of an argument that nobody knows, with a space in front."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise argparse's complaint as a ConfigError."""
+        hint = self.unrecognized_hint if "unrecognized" in message else ""
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}.{hint} See --help.")
+
+
 def parse_arguments(
     schema: type[T], *, default_config: Path, description: str, arguments: Sequence[str] | None = None
 ) -> tuple[T, Flags]:
@@ -48,12 +60,13 @@ def parse_arguments(
         SystemExit: `--help` was asked for.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = _Parser(
+    parser = StrictParser(
         description=description,
         usage="%(prog)s [--config FILE] [--dry-run] [--resume] [--help] [key=value ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.unrecognized_hint = " Fields of the config are given as key=value, without dashes."
     parser.add_argument(
         "--config", type=Path, default=default_config, metavar="FILE", help=f"YAML file (default: {default_config})"
     )
@@ -84,12 +97,3 @@ def _default_text(spec: FieldSpec) -> str:
     if plain is None or isinstance(plain, bool):
         return f"default {str(plain).lower().replace('none', 'null')}"
     return f"default {plain!r}"
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ConfigErrors, so that they end like every other mistake."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """Raise argparse's complaint as a ConfigError."""
-        hint = " Fields of the config are given as key=value, without dashes." if "unrecognized" in message else ""
-        raise ConfigError(f"{message[:1].upper()}{message[1:]}.{hint} See --help.")

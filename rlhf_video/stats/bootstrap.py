@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from rlhf_video.errors import DataError
 from rlhf_video.stats.clusters import cluster_sums
 
-_MAX_DRAWS = 4_000_000  # clusters drawn at once: 32 MB an array
+MAX_DRAWS = 4_000_000
+"""Clusters drawn at once: 32 MB an array."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,7 @@ def bootstrap_mean(
     if num_clusters == 1:
         return Interval(mean, -math.inf, math.inf, num_items, num_clusters)
     means = _resampled_means(sums, sizes, num_resamples=num_resamples, rng=np.random.default_rng(seed))
-    tail = expanded_tail((1.0 - level) / 2.0, num_clusters)
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    # Rounding in the resampled sums may put equal values one ulp beside their mean.
-    return Interval(mean, min(float(low), mean), max(float(high), mean), num_items, num_clusters)
+    return percentile_interval(mean, means, num_items=num_items, num_clusters=num_clusters, level=level)
 
 
 def bootstrap_statistic(
@@ -137,12 +135,32 @@ def bootstrap_statistic(
     for number in range(num_resamples):
         counts = np.bincount(rng.integers(num_clusters, size=num_clusters), minlength=num_clusters)
         draws[number] = statistic(counts[index].astype(np.float64))
+    return percentile_interval(whole, draws, num_items=len(index), num_clusters=num_clusters, level=level)
+
+
+def percentile_interval(
+    value: float, draws: NDArray[np.float64], *, num_items: int, num_clusters: int, level: float
+) -> Interval:
+    """Return the percentile interval of a statistic's draws, with Hesterberg's widening.
+
+    Args:
+        value: The statistic on the data.
+        draws: On each resample, shape (R,); NaN where it is not defined.
+        num_items: Observations.
+        num_clusters: Resampled values that the widening is for.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The interval; its ends are infinite with fewer than two clusters, or where fewer than half of the draws define
+        the statistic.
+    """
     defined = draws[~np.isnan(draws)]
-    if 2 * len(defined) < num_resamples:
-        return Interval(whole, -math.inf, math.inf, len(index), num_clusters)
+    if num_clusters < 2 or 2 * len(defined) < len(draws):
+        return Interval(value, -math.inf, math.inf, num_items, num_clusters)
     tail = expanded_tail((1.0 - level) / 2.0, num_clusters)
     low, high = np.quantile(defined, [tail, 1.0 - tail])
-    return Interval(whole, min(float(low), whole), max(float(high), whole), len(index), num_clusters)
+    # Rounding in resampled sums may put equal values one ulp beside their mean.
+    return Interval(value, min(float(low), value), max(float(high), value), num_items, num_clusters)
 
 
 def check_level(level: float) -> None:
@@ -166,7 +184,7 @@ def _resampled_means(
 ) -> NDArray[np.float64]:
     """Return the mean of each bootstrap draw, shape (num_resamples,), drawing in blocks of bounded memory."""
     num_clusters = len(sums)
-    block = max(1, _MAX_DRAWS // num_clusters)
+    block = max(1, MAX_DRAWS // num_clusters)
     means = []
     for start in range(0, num_resamples, block):
         chosen = rng.integers(num_clusters, size=(min(block, num_resamples - start), num_clusters))

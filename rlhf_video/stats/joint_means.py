@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlhf_video.errors import DataError
-from rlhf_video.stats.bootstrap import Interval, check_level, expanded_tail
-
-_MAX_DRAWS = 4_000_000  # clusters drawn at once: 32 MB an array
+from rlhf_video.stats.bootstrap import MAX_DRAWS, Interval, check_level, percentile_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +81,7 @@ class JointMeans:
         value = float(self.means[used] @ weight) + offset
         fewest = self.fewest_clusters(weights)
         draws = self.draws[:, used] @ weight + offset
-        defined = draws[~np.isnan(draws)]
-        if fewest < 2 or 2 * len(defined) < len(draws):
-            return Interval(value, -math.inf, math.inf, self.num_items, fewest)
-        tail = expanded_tail((1.0 - level) / 2.0, fewest)
-        low, high = np.quantile(defined, [tail, 1.0 - tail])
-        return Interval(value, min(float(low), value), max(float(high), value), self.num_items, fewest)
+        return percentile_interval(value, draws, num_items=self.num_items, num_clusters=fewest, level=level)
 
     def standard_error(self, weights: ArrayLike) -> float:
         """Return the clustered standard error of the weighted sum; inf where a column has one cluster."""
@@ -116,7 +109,7 @@ def _draw_means(
 ) -> NDArray[np.float64]:
     """Return the means of each draw, shape (num_resamples, D), drawing in blocks of bounded memory."""
     num_clusters = len(sums)
-    block = max(1, _MAX_DRAWS // num_clusters)
+    block = max(1, MAX_DRAWS // num_clusters)
     means = []
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)

@@ -92,9 +92,10 @@ def test_entry_script_answers_help_when_run_by_path(script: Path, tmp_path: Path
 
 @pytest.mark.parametrize("config", _run_configs(), ids=str)
 def test_shipped_config_loads_strictly(config: Path) -> None:
-    # By rule, configs/<method>/*.yaml hold <Method>Config of rlhf_video.algorithms.<method>; two are no method.
+    # By rule, configs/<method>/*.yaml hold <Method>Config of rlhf_video.algorithms.<method>; three are no method.
     method = {"pairs": "pair_building"}.get(config.parts[1], config.parts[1])
-    home = "evaluation.running.suite_config" if method == "evaluation" else f"rlhf_video.algorithms.{method}"
+    homes = {"evaluation": "evaluation.running.suite_config", "arena": "app.arena_config"}
+    home = homes.get(method, f"rlhf_video.algorithms.{method}")
     module = importlib.import_module(home)
     schema = getattr(module, "".join(word.title() for word in method.split("_")) + "Config")
     assert dataclasses.is_dataclass(load_config(schema, ROOT / config))

@@ -3,8 +3,6 @@
 The stand-in keeps the protocol in memory, so that a test can make the server fail; the real one has its own tests.
 """
 
-import os
-import shutil
 import socket
 import threading
 import time
@@ -14,12 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 
+from rlhf_video.testing.barcode_clips import Codec, write_barcode_clip
+
 NUM_FRAMES, FPS, WIDTH, HEIGHT = 24, 12, 320, 192
-BLOCKS = 8
 QUESTIONS = [
     {"name": "overall", "title": "Overall", "hint": "Which clip would you rather have?"},
     {"name": "visual_quality", "title": "Visual quality", "hint": "Sharp, clean, no broken shapes"},
@@ -32,29 +29,8 @@ CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "media-src 'self' blob:; connect-src 'self'; img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'"
 )
+CODECS: dict[str, Codec] = {".mp4": "h264", ".webm": "vp9"}
 TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
-
-
-def _frame(index: int, hue: tuple[int, int, int]) -> np.ndarray:
-    """Draw the index as eight black or white blocks (most significant first) over a moving dot, (height, width, 3)."""
-    image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    image[:] = hue
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    image[(rows - 70) ** 2 + (columns - 30 - 11 * index) ** 2 < 24**2] = 245
-    for block in range(BLOCKS):
-        left = block * WIDTH // BLOCKS
-        image[-64:, left : left + WIDTH // BLOCKS] = 255 * (index >> (BLOCKS - 1 - block) & 1)
-    return image
-
-
-def _write_clip(path: Path, codec: str, num_frames: int, hue: tuple[int, int, int]) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = {"crf": "18", "g": "6"} | ({"b": "0"} if codec == "libvpx-vp9" else {})
-        for index in range(num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(_frame(index, hue), format="rgb24")))
-        container.mux(stream.encode())
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +38,10 @@ def barcode_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of blue, green (24 frames) and short (15 frames) clips as mp4 and webm, and a broken pair."""
     folder = tmp_path_factory.mktemp("clips")
     looks = {"blue": (NUM_FRAMES, (38, 70, 110)), "green": (NUM_FRAMES, (40, 92, 74)), "short": (15, (110, 62, 48))}
-    for name, (num_frames, hue) in looks.items():
-        _write_clip(folder / f"{name}.mp4", "libx264", num_frames, hue)
-        _write_clip(folder / f"{name}.webm", "libvpx-vp9", num_frames, hue)
+    for name, (num_frames, tint) in looks.items():
+        for suffix, codec in CODECS.items():
+            path = folder / f"{name}{suffix}"
+            write_barcode_clip(path, num_frames, FPS, height=HEIGHT, width=WIDTH, tint=tint, codec=codec)
     for suffix in TYPES:
         (folder / f"broken{suffix}").write_bytes(b"this is no video" * 64)
     return folder
@@ -275,38 +252,15 @@ def stand_in(duel_server: StandInServer, barcode_clips: Path) -> StandIn:
     return duel_server.state
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Return Chromium: RLHF_VIDEO_CHROMIUM, or the one in the path (Playwright's own build cannot decode H.264)."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("RLHF_VIDEO_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium, or name one in RLHF_VIDEO_CHROMIUM")
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, headless=True, args=options)
-        yield chromium
-        chromium.close()
-
-
 READ_FRAMES = """() => {
   const read = (canvas) => {
     const context = canvas.getContext('2d');
+    const grey = (column, row) => {
+      const [x, y] = [(column + 0.5) * canvas.width / 8, (row + 0.5) * canvas.height / 8];
+      return context.getImageData(Math.floor(x), Math.floor(y), 1, 1).data[0];
+    };
     let index = 0;
-    for (let block = 0; block < 8; block += 1) {
-      const x = Math.floor((block + 0.5) * canvas.width / 8);
-      index = 2 * index + (context.getImageData(x, canvas.height - 32, 1, 1).data[0] > 127 ? 1 : 0);
-    }
+    for (let bit = 0; bit < 8; bit += 1) index = 2 * index + (grey(bit, 0) > grey(bit, 1) ? 1 : 0);
     return index;
   };
   return [...document.querySelectorAll('.duel canvas')].map(read);
@@ -388,15 +342,6 @@ class DuelPage:
 
     def shot(self, name: str) -> None:
         self.page.screenshot(path=self.shots / f"{name}.png")
-
-
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the screenshots: RLHF_VIDEO_SCREENSHOTS, or one of pytest's temporary folders."""
-    folder = os.environ.get("RLHF_VIDEO_SCREENSHOTS")
-    path = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 @pytest.fixture

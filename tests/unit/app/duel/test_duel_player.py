@@ -111,6 +111,15 @@ def test_a_question_is_one_stop_of_the_tab_key_and_arrows_choose_in_it(open_duel
     assert duel.page.evaluate(inside) == "visual_quality"
 
 
+def test_both_unacceptable_needs_no_other_answer(open_duel: OpenDuel, stand_in: Any) -> None:
+    duel = open_duel()
+    duel.wait_until_watched()
+    duel.keys("1", "b", "Enter")
+    duel.wait_for("duel", "assignment-2")
+    (vote,) = stand_in.votes.values()
+    assert vote["both_unacceptable"] is True and vote["answers"] == {"overall": "left"}
+
+
 @pytest.mark.parametrize("is_on_its_side", [False, True])
 def test_a_phone_has_everything_in_reach(open_duel: OpenDuel, stand_in: Any, is_on_its_side: bool) -> None:
     size = {"width": 839, "height": 412} if is_on_its_side else {"width": 412, "height": 839}
@@ -215,7 +224,7 @@ def test_undo_withdraws_the_vote_and_the_new_answer_counts(open_duel: OpenDuel, 
     duel.keys("z")
     duel.wait_for("duel", "assignment-1")
     assert duel.page.locator("[data-value=left][aria-checked=true]").count() == 4
-    duel.wait_until_watched()
+    assert duel.text("gate") == "Ready to submit"  # what was watched stays watched
     duel.choose("overall", "right")
     duel.keys("Enter")
     duel.wait_for("duel", "assignment-2")

@@ -1,10 +1,12 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluation.aggregation.comparison import compare_systems, signed_gain
+from evaluation.base import LeftOutClip
 from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, total_formula
 from rlhf_video.errors import DataError
 from rlhf_video.stats import Interval, cluster_permutation_test, paired_bootstrap
@@ -108,11 +110,27 @@ def test_clips_without_partner_or_value_are_counted(table: Any) -> None:
     assert any("most a with 6" in warning for warning in result.warnings)
 
 
+def test_a_clip_that_a_system_lacks_and_its_partner_are_unpaired(table: Any) -> None:
+    base, mine = table({"a": _noise(0)}, system="base", samples=4), table({"a": _noise(1, 39)}, samples=4)
+    clip = LeftOutClip(clip="a cat-4", prompt="prompt 9", sample=3, dimensions=None, reason="missing")
+    (change,) = compare_systems(base, replace(mine, left_out={"a": (clip,)})).changes
+    assert (change.num_pairs, change.num_unpaired) == (39, 2)
+
+
 def test_scores_of_one_system_alone_are_named(table: Any) -> None:
     base = table({"a": _noise(0), "b": _noise(1), "c": np.full(40, math.nan)}, system="base")
     result = compare_systems(base, table({"a": _noise(2), "c": _noise(3)}))
     assert [change.column.name for change in result.changes] == ["a"]
     assert any("no pair of clips has both values: b, c" in warning for warning in result.warnings)
+
+
+def test_equal_names_of_different_metrics_are_not_compared(vbench_table: Any) -> None:
+    base, mine = vbench_table(system="base"), vbench_table()
+    old = replace(base, columns=tuple(replace(c, metric="v1" if c.name == "scene" else "") for c in base.columns))
+    result = compare_systems(old, mine, num_resamples=100)
+    assert "scene" not in [change.column.name for change in result.changes] and len(result.changes) == 15
+    assert any("by another version, other options or other weights: scene." in line for line in result.warnings)
+    assert result.totals[0].refused is None and result.totals[-1].refused is not None
 
 
 def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
@@ -134,6 +152,19 @@ def test_totals_without_pairs_are_refused_with_the_dimension(vbench_table: Any) 
     assert total.refused is not None and "no pair of clips has both values of scene" in total.refused
     partial = compare_systems(base, mine, partial=True, num_resamples=100).totals[-1]
     assert partial.difference is not None and partial.is_partial
+
+
+def test_a_total_over_some_of_the_clips_is_called_partial(vbench_table: Any) -> None:
+    whole = compare_systems(vbench_table(system="base"), vbench_table(), num_resamples=100).totals[-1]
+    fewer = compare_systems(vbench_table(system="base"), vbench_table(num_prompts=11), num_resamples=100).totals[-1]
+    assert (whole.is_partial, fewer.is_partial) == (False, True)
+    base, mine = vbench_table(system="base"), vbench_table()
+    for scores, index in ((base, 2), (mine, 5)):  # VBench skips other clips of "color" in each system
+        scores.values["color"][index] = math.nan
+        statuses = list(scores.statuses["color"])
+        statuses[index] = "skipped"
+        scores.statuses["color"] = tuple(statuses)
+    assert not compare_systems(base, mine, num_resamples=100).totals[-1].is_partial
 
 
 def test_systems_without_a_common_prompt_are_refused(table: Any) -> None:

@@ -98,6 +98,17 @@ def test_one_prompt_detects_nothing_and_does_not_pass(table: Any) -> None:
     assert result.has_failed and result.reason == "cannot be decided, a rests on one prompt"
 
 
+def test_any_does_not_pass_where_no_score_has_a_better_direction(table: Any) -> None:
+    better = {"brightness": None}
+    base, mine = {"brightness": np.zeros(20)}, {"brightness": np.linspace(-2, -1, 20)}
+    comparison = compare_systems(
+        table(base, system="base", higher_is_better=better), table(mine, higher_is_better=better)
+    )
+    (gain, difference) = check_gate(comparison, [parse_rule("any < 0"), parse_rule("any.difference < -5")])
+    assert gain.has_failed and "no score has a better direction" in gain.reason
+    assert not difference.has_failed
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
@@ -106,6 +117,8 @@ def test_one_prompt_detects_nothing_and_does_not_pass(table: Any) -> None:
         ("total < -1% or scene < 0", "is no condition"),
         ("total < little", "'little' is no bound"),
         ("total < nan", "is no bound"),
+        ("total < -0.5mde", "'-0.5mde' is no bound"),
+        ("total < mde%", "'mde%' is no bound"),
         ("total.gains < 0.05", "unknown field 'gains'. Did you mean 'gain'"),
     ],
 )

@@ -1,11 +1,13 @@
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluation.aggregation.summary import summarise
+from evaluation.base import LeftOutClip
 from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, total_formula
 from rlhf_video.stats import bootstrap_mean, share_interval
 
@@ -49,6 +51,21 @@ def test_one_failed_clip_refuses_the_totals_it_enters(vbench_table: Any) -> None
     assert all(line.interval is not None for line in partial.totals)
     assert any("partial" in warning for warning in partial.warnings)
     assert any("scene failed on 1 of 24 clips, first with: the worker died" in line for line in partial.warnings)
+
+
+def test_a_clip_that_is_not_there_lowers_coverage_and_refuses_totals_but_changes_no_score(vbench_table: Any) -> None:
+    whole = vbench_table()
+    clip = LeftOutClip(clip="a cat-4", prompt="a cat", sample=4, dimensions=None, reason="missing")
+    scores = replace(whole, left_out={"scene": (clip,)})
+    summary, before = (summarise(held, num_resamples=100) for held in (scores, whole))
+    (line,) = [item for item in summary.dimensions if item.column.name == "scene"]
+    assert (line.num_ok, line.num_left_out, line.num_asked, line.coverage) == (24, 1, 25, 24 / 25)
+    assert [item.interval for item in summary.dimensions] == [item.interval for item in before.dimensions]
+    assert [total.refused is None for total in summary.totals] == [True, False, False]
+    assert summary.totals[1].refused is not None and "scene has 24 of 25 values" in summary.totals[1].refused
+    assert "1 of 25 clips of the suite are left out, first 'a cat-4' (missing)" in summary.warnings[0]
+    partial = summarise(scores, partial=True, num_resamples=100).totals
+    assert [total.is_partial for total in partial] == [False, True, True]
 
 
 def test_clips_that_vbench_leaves_out_itself_do_not_refuse_a_total(vbench_table: Any) -> None:

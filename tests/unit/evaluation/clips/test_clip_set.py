@@ -68,7 +68,7 @@ def test_vbench_names_are_read_with_apostrophes_accents_and_216_bytes(tmp_path: 
     for number in range(2):
         clip(tmp_path / f"a star-{number}.mp4", number)
         clip(tmp_path / f"{unicodedata.normalize('NFD', LONGEST)}-{number}.mp4", 2 + number)  # as macOS writes it
-    entries = read_clip_set(tmp_path, suite, size=SIZE)
+    entries = read_clip_set(tmp_path, suite, size=SIZE).entries
     assert [(entry.prompt, entry.sample) for entry in entries] == [
         ("a star", 0), ("a star", 1), (LONGEST, 0), (LONGEST, 1),
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_vbench_names_are_read_with_apostrophes_accents_and_216_bytes(tmp_path: 
 def test_dimensions_and_facts_of_the_suite_go_with_the_clip(tmp_path: Path) -> None:
     asked = SuitePrompt("a red bird", frozenset({"color"}), {"color": {"color": "red"}})
     clip(tmp_path / "a red bird-0.mp4")
-    (entry,) = read_clip_set(tmp_path, make_suite("test", "1", [asked]))
+    (entry,) = read_clip_set(tmp_path, make_suite("test", "1", [asked])).entries
     assert (entry.dimensions, entry.facts) == (asked.dimensions, asked.facts)
     assert entry.seconds == SIZE.num_frames / 8.0
 
@@ -124,8 +124,12 @@ def test_everything_wrong_is_told_at_once_and_partial_keeps_the_rest(
     for part in ("2 missing", "there is 'case-0.mp4', which differs in case", "declared 5 frames of 16x16", "1 good"):
         assert part in str(refused.value)
     with caplog.at_level(logging.WARNING):
-        entries = read_clip_set(tmp_path, suite, size=SIZE, partial=True)
-    assert [entry.prompt for entry in entries] == ["good"]
+        found = read_clip_set(tmp_path, suite, size=SIZE, partial=True)
+    assert [entry.prompt for entry in found.entries] == ["good"]
+    reasons = {lost.prompt: lost.reason for lost in found.left_out}
+    assert list(reasons) == [*("gone", "Case"), *names[1:10]] and len(found.left_out) == 11
+    assert reasons["gone"] == "missing" and "differs in case" in reasons["Case"]
+    assert reasons["cut"].startswith("not readable") and "declared 5 frames" in reasons["large"]
     assert "left out of 'test': 2 missing" in caplog.text
 
 
@@ -150,7 +154,7 @@ def test_two_vbench_prompts_that_differ_in_case_are_two_clips(tmp_path: Path) ->
     suite = suite_of("a fantasy landscape", "A fantasy landscape")
     for seed, asked in enumerate(suite.prompts):
         clip(tmp_path / f"{asked.prompt}-0.mp4", seed)
-    assert len({entry.sha256 for entry in read_clip_set(tmp_path, suite)}) == 2
+    assert len({entry.sha256 for entry in read_clip_set(tmp_path, suite).entries}) == 2
 
 
 def test_names_that_differ_in_case_or_ending_alone_are_refused(tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def test_manifest_gives_seed_and_number_and_its_declared_size_is_checked(tmp_pat
         clip(tmp_path / name, seed)
     video = {"num_frames": 5, "height": 16, "width": 16, "fps": 8}
     write_manifest(tmp_path, names, video=video, clips_per_prompt=3)
-    entries = read_clip_set(tmp_path, suite_of("a star", num_samples=3))
+    entries = read_clip_set(tmp_path, suite_of("a star", num_samples=3)).entries
     assert [(entry.sample, entry.seed) for entry in entries] == [(0, 0), (1, 1), (2, 2)]
     write_manifest(tmp_path, [names[0], names[2]], video={**video, "width": 32}, clips_per_prompt=3)
     assert problems(tmp_path, suite_of("a star", num_samples=3)) == {
@@ -214,7 +218,7 @@ def test_clips_of_extended_prompts_fit_only_the_suite_that_asked_for_them(tmp_pa
     clip(tmp_path / "s.mp4")
     write_manifest(tmp_path, [("s.mp4", "a star, in great detail")])
     extended = make_suite("test+longer", "1", [SuitePrompt("a star", wording="a star, in great detail")])
-    assert [entry.prompt for entry in read_clip_set(tmp_path, extended)] == ["a star"]
+    assert [entry.prompt for entry in read_clip_set(tmp_path, extended).entries] == ["a star"]
     assert problems(tmp_path, suite_of("a star")) == {"missing": ["a star-0"]}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipEntry, DecodedClip, Metric, SkipClipError
-from evaluation.metrics.drift import Drift, trend
+from evaluation.metrics.drift import Drift, fitted_rise
 from evaluation.metrics.reward import RewardMetric
 from evaluation.registry import build_metric
 from rlhf_video.data import read_video, write_video
@@ -34,12 +34,12 @@ def brightness(**options: object) -> Drift:
 
 def test_a_brightening_clip_drifts_by_what_it_brightens() -> None:
     result = brightness().score(grey([0] * 4 + [51] * 4 + [102] * 4))
-    assert result.values == pytest.approx({"brightness_change": 0.4, "brightness_trend": 0.4}, abs=1e-6)
+    assert result.values == pytest.approx({"brightness_change": 0.4}, abs=1e-6)
     assert result.curves["brightness_change"] == pytest.approx([0.0, 0.2, 0.4], abs=1e-6)
 
 
 def test_a_clip_that_stays_the_same_does_not_drift() -> None:
-    result = brightness().score(clip_of(noise(4).repeat(5, 1, 1, 1)))
+    result = brightness(trend=True).score(clip_of(noise(4).repeat(5, 1, 1, 1)))
     assert result.values == {"brightness_change": 0.0, "brightness_trend": pytest.approx(0.0, abs=1e-12)}
 
 
@@ -52,27 +52,37 @@ def test_playing_backwards_turns_the_drift_round() -> None:
 def test_segments_are_the_metrics_own_values_on_cut_clips_and_leave_no_frame_out() -> None:
     frames = noise(14).to(torch.uint8)
     plain = RewardMetric("frame_difference")
-    drift = Drift("reward", options={"name": "frame_difference"}, segment_frames=6)
-    starts = (0, 4, 8)  # three segments of 6 cover 14 frames with overlaps of 2
-    expected = [plain.score(clip_of(frames[start : start + 6])).values["motion"] for start in starts]
+    drift = Drift("reward", options={"name": "frame_difference"}, segment_frames=4, trend=True)
+    starts = (0, 3, 7, 10)  # four segments of 4 cover 14 frames with overlaps
+    expected = [plain.score(clip_of(frames[start : start + 4])).values["motion"] for start in starts]
     result = drift.score(clip_of(frames))
     assert result.curves["motion_change"] == expected
-    assert result.values["motion_change"] == expected[2] - expected[0]
-    assert result.values["motion_trend"] == pytest.approx(np.polyfit(starts, expected, 1)[0] * 8, rel=1e-9)
+    assert result.values["motion_change"] == expected[3] - expected[0]
+    assert result.values["motion_trend"] == pytest.approx(np.polyfit(starts, expected, 1)[0] * 10, rel=1e-9)
 
 
 def test_trend_is_the_least_squares_line_whatever_single_points_do() -> None:
-    assert trend(np.array([0, 5, 10, 15]), np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(3.0)
-    assert trend(np.array([0, 1, 2]), np.array([0.0, 9.0, 0.0])) == pytest.approx(0.0)
+    assert fitted_rise(np.array([0, 5, 10, 15]), np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(3.0)
+    assert fitted_rise(np.array([0, 1, 2]), np.array([0.0, 9.0, 0.0])) == pytest.approx(0.0)
 
 
 def test_facts_follow_the_metric() -> None:
     spec = Drift("luminance_flicker").spec
-    assert spec.name == "drift_luminance_flicker" and spec.family == "measure" and spec.version == "1-1"
-    assert spec.dimensions == ("luminance_flicker_change", "luminance_flicker_trend")
+    assert spec.name == "drift_luminance_flicker" and spec.family == "measure" and spec.version == "2-1"
+    assert spec.dimensions == ("luminance_flicker_change",)
+    assert Drift("luminance_flicker", trend=True).spec.dimensions == (*spec.dimensions, "luminance_flicker_trend")
     assert spec.higher_is_better is False and spec.unit == "grey levels of 1"
     built = build_metric("drift", None, {"metric": "luminance_flicker"})
     assert isinstance(built.metric, Metric) and built.label == "drift_luminance_flicker"
+
+
+def test_a_trend_that_would_only_repeat_the_change_is_skipped() -> None:
+    with pytest.raises(SkipClipError, match="a trend of 3 segments is the change"):
+        brightness(trend=True).score(grey(list(range(12))))
+    assert brightness(trend=True).score(grey(list(range(16)))).values.keys() == {
+        "brightness_change",
+        "brightness_trend",
+    }
 
 
 def test_short_clips_and_silent_segments_are_skipped() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from evaluation.aggregation.comparison import compare_systems
+from evaluation.aggregation.set_distances import SetDistance
 from evaluation.aggregation.summary import summarise
 from evaluation.base import ClipEntry
 from evaluation.report import clips as report_clips
@@ -343,6 +344,27 @@ def test_three_systems_stand_side_by_side(tmp_path: Path) -> None:
     assert "<h2>other against base</h2>" in text
     assert "<h2>third against base</h2>" in text
     assert all(len(row.indices) == 3 and None not in row.indices for row in match_clips(systems))
+
+
+def test_metrics_of_whole_sets_alone_make_a_report_without_scores(tmp_path: Path) -> None:
+    systems = [
+        dataclasses.replace(system, columns=(), values={}, statuses={}, reasons={})
+        for system in pair_of(tmp_path, num_prompts=4)
+    ]
+    comparison = compare_systems(systems[0], systems[1], num_resamples=100)
+    distance = SetDistance(
+        label="kernel",
+        system="other",
+        reference="base",
+        value=0.25,
+        unit="squares",
+        num_clips=(8, 8),
+        no_interval="none",
+    )
+    summaries = [summarise(system, num_resamples=100) for system in systems]
+    path = write_evaluation_report(tmp_path / "report", summaries, [comparison], systems, {}, distances=[distance])
+    assert "0.25" in text_of(path) and "<h2>Every clip</h2>" not in text_of(path)
+    assert "kernel of other from base: 0.25" in text_of(path.with_name("report.md"))
 
 
 def test_systems_without_their_summary_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.running.command_line import parse_request
 from evaluation.running.metric_building import check_labels, label_of
 from evaluation.running.suite_config import EvaluationConfig
 from evaluation.vbench_compat.official import UNITS
@@ -28,6 +29,12 @@ def test_there_are_configs() -> None:
     assert {path.stem for path in CONFIGS} >= {"sprite", "wan2.1-1.3b"}
 
 
+def test_no_arguments_mean_the_sprite_config() -> None:
+    request = parse_request([])
+    assert request.command == "all"
+    assert request.config == load_config(EvaluationConfig, Path("configs/evaluation/sprite.yaml"))
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_parses_and_its_metrics_and_options_exist(path: Path) -> None:
     config = load_config(EvaluationConfig, path)
@@ -45,7 +52,7 @@ def test_config_parses_and_its_metrics_and_options_exist(path: Path) -> None:
             )  # type: ignore[call-overload]
         if entry.name == "vbench_official":
             assert entry.options["dimension"] in UNITS
-    check_labels([f"{label_of(entry)} {entry.options.get('dimension', '')}" for entry in config.metrics])
+    check_labels([label_of(entry) for entry in config.metrics])
 
 
 def test_the_wan_config_measures_all_of_vbench_officially() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from evaluation import vbench_run
 from evaluation.running.run_record import read_record
+from rlhf_video.testing import tiny_wan_pipeline
 
 Call = Callable[..., int]
 
@@ -120,6 +121,58 @@ def test_plan_and_report_say_where_clips_are_of_another_suites_length(
     assert [entry.seconds for entry in entries] == [3 / 8.0] * 3
 
 
+def test_plan_of_the_wan_config_lists_what_is_missing_on_a_machine_without_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("RLHF_VIDEO_ENVS", "VBENCH_CACHE_DIR", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    config = Path(__file__).resolve().parents[4] / "configs/evaluation/wan2.1-1.3b.yaml"
+    changes = [f"systems.{name}.backbone=somebody/no-such-model" for name in ("base", "adapter")]
+    words = ["plan", "--no-measure", "--config", str(config), f"output_dir={tmp_path / 'run'}", *changes]
+    monkeypatch.setattr(sys, "argv", ["vbench_run.py", *words])
+    with pytest.raises(SystemExit, match="0"):
+        vbench_run.main()
+    printed = capsys.readouterr().out
+    missing = printed.split("\nmissing")[1]
+    for item, needed_by in {
+        "The environment of worker 'vbench' is not made": "suite",
+        "the model 'somebody/no-such-model'": "base, adapter",
+        "the adapter 'runs/wan2.1-1.3b-reward-bp/adapter'": "adapter",
+        "raft_things (size not stated, https": "dynamic_degree",
+        "ViT-L-14.pt (933 MB, licence MIT)": "vbench_official aesthetic_quality",
+        "grit_b_densecap_objectdet.pth (about 834 MB": "vbench_official object_class, vbench_official multiple_objects",
+    }.items():
+        (line,) = [line for line in missing.splitlines() if item in line]
+        assert f"(for {needed_by}" in line
+    assert "suite       not here" in printed and "clips       not ready: the suite is not here" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_tells_the_time_of_generating_and_how_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\na blue square\n")
+    path = tmp_path / "evaluation.yaml"
+    path.write_text(
+        f"output_dir: {tmp_path / 'run'}\n"
+        f"systems: {{a: {{backbone: {tiny_wan_pipeline(tmp_path / 'tiny', seed=0)}}}}}\n"
+        f"suite: {{prompts: {prompts}}}\n"
+        "sampling: {num_frames: 5, height: 16, width: 16, num_steps: 3, guidance: 1.0}\n"
+        "metrics: [{name: luminance_flicker}]\n"
+    )
+    for words, expected in (
+        ([], "(2 clips, "),
+        ([], "one step of a batch measured, times 3, and one decoding)"),
+        (["--no-measure"], "generating: a 2 clips, time not known"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["vbench_run.py", "plan", "--config", str(path), *words])
+        with pytest.raises(SystemExit, match="0"):
+            vbench_run.main()
+        assert expected in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_absent_weights_stop_the_run_unless_it_is_partial(
     call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +195,34 @@ def test_missing_clips_stop_the_run_before_anything_is_scored(
     error = capsys.readouterr().err
     assert "System 'dim'" in error and "a blue square" in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "results").exists()
+
+
+def test_clips_left_out_of_a_partial_run_are_recorded_counted_and_reported(
+    call: Call, tmp_path: Path, systems: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run")
+    whole = (tmp_path / "run" / "results" / "results-0-of-1.jsonl").read_text()
+    (systems["dim"] / "1.mp4").unlink()
+    (systems["bright"] / "2.mp4").write_bytes(b"no video")
+    capsys.readouterr()
+    assert call("run", "--partial") == 0
+    printed = capsys.readouterr().out
+    assert "dim: 1 of 3 clips of the suite are left out, first 'a blue square-0' (missing (1.mp4))" in printed
+    record = read_record(tmp_path / "run")
+    lost = {name: [(clip.clip, clip.prompt) for clip in clips] for name, clips in record.left_out.items()}
+    assert lost == {"dim": [("a blue square-0", "a blue square")], "bright": [("2.mp4", "a star")]}
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    missing = page.split("<h2>What is missing</h2>")[1].split("</section>")[0]
+    for part in ("left out", "a blue square-0", "missing (1.mp4)", "2.mp4", "manifest.json recorded"):
+        assert part in missing
+    assert "2 of 3" in page and '2/3<span class="sub warn">1 left out</span>' in page
+    assert (tmp_path / "run" / "results" / "results-0-of-1.jsonl").read_text() == whole  # no score has changed
+    assert call("status") == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "| level" in line]
+    assert [[cell.strip() for cell in row[1:7]] for row in rows] == [
+        ["dim", "2", "0", "0", "0", "1"],
+        ["bright", "2", "0", "0", "0", "1"],
+    ]
 
 
 def test_full_disk_is_one_paragraph_that_says_what_stays(

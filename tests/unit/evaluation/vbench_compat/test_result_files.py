@@ -1,12 +1,13 @@
 import functools
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evaluation.base import ClipEntry, Family, Status
+from evaluation.base import ClipEntry, Family, LeftOutClip, Status
 from evaluation.scores import Column, SystemScores
 from evaluation.vbench_compat.columns import plan_totals
 from evaluation.vbench_compat.result_files import read_vbench_results, vbench_scores, write_vbench_files
@@ -196,6 +197,12 @@ def test_what_is_missing_is_listed_and_only_packed_under_a_label(tmp_path: Path)
 def test_clips_that_vbench_leaves_out_too_are_no_gap() -> None:
     assert submission_gaps(without(full_scores(), "color", "skipped")) == ()
     assert submission_gaps(without(full_scores(), "color", "failed")) == ("color: 424 of 425 clips have a value",)
+
+
+def test_a_clip_that_is_not_there_is_a_gap() -> None:
+    clip = LeftOutClip(clip="x-4", prompt="x", sample=4, dimensions=None, reason="missing")
+    scores = replace(full_scores(), left_out={"scene": (clip,)})
+    assert submission_gaps(scores) == ("scene: 430 of 431 clips have a value",)
 
 
 def test_too_few_clips_prompts_and_dimensions_are_gaps(tmp_path: Path) -> None:

@@ -188,3 +188,9 @@ def test_command_reads_scores_of_a_reward(tmp_path: Path) -> None:
 def test_malformed_request_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_request(arguments)
+
+
+@pytest.mark.parametrize("words", [["--surprise"], ["--ties", "third"], ["--margin", "wide"]])
+def test_unknown_and_malformed_arguments_are_told_like_other_mistakes(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"See --help\."):
+        parse_request([*words, "--pairs", "a.jsonl"])
