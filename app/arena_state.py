@@ -13,6 +13,7 @@ from app.database import schema
 from app.database.engine import open_engine
 from app.database.writer import Writer
 from app.voting.outcome_tally import OutcomeTally
+from app.voting.pair_table import PairTables
 from app.voting.tokens import TokenSigner
 
 
@@ -27,6 +28,8 @@ class Arena:
     rng: np.random.Generator
     """Used by the writer's thread alone."""
     tally: OutcomeTally
+    """The same."""
+    pairs: PairTables
     """The same."""
 
     @contextlib.contextmanager
@@ -56,7 +59,7 @@ def open_arena(config: ArenaConfig, *, create: bool = False) -> Iterator[Arena]:
     writer = Writer(engine)
     try:
         signer = TokenSigner.from_file(config.data / "token.key")
-        yield Arena(config, engine, writer, signer, np.random.default_rng(), OutcomeTally())
+        yield Arena(config, engine, writer, signer, np.random.default_rng(), OutcomeTally(), PairTables())
     finally:
         writer.close()
         engine.dispose()

@@ -18,6 +18,7 @@ COMMANDS = {
     **lineage_arguments.HELP,
     "snapshot": "keep a leaderboard that can be computed again: snapshot STUDY",
     "verify": "check database, audit log and every clip's hash",
+    "loadtest": "simulated raters against a running server; their votes never count: loadtest URL --study STUDY",
 }
 
 
@@ -81,4 +82,14 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="of BoardSettings: tag=still",
     )
+    _add_loadtest(add["loadtest"])
     return parser
+
+
+def _add_loadtest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="of the server, for example http://127.0.0.1:7860; --data is the folder it serves")
+    parser.add_argument("--study", required=True, help="an open study; test raters take nobody's place in it")
+    parser.add_argument("--raters", type=int, default=100, metavar="N", help="how many at once (100)")
+    parser.add_argument("--think", type=float, default=10.0, metavar="S", help="mean thinking time in seconds (10)")
+    parser.add_argument("--duration", type=float, default=120.0, metavar="S", help="how long, in seconds (120)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the result there")

@@ -18,10 +18,12 @@ from app.database.tables import Snapshot, Study
 from app.database.verification import find_problems
 from app.demo import ensure_demo
 from app.lineage import commands as lineage_commands
+from app.loadtest.report import run_load_test
 from app.quality.sweep import sweeping
 from app.studies.import_requests import ImportRequest, import_and_check
 from app.studies.study import StudyPolicy
 from app.web.server import create_app
+from rlhf_video.data.files import write_atomic
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 
@@ -101,6 +103,22 @@ def snapshot(request: argparse.Namespace, config: ArenaConfig) -> int:
     return 0
 
 
+def load_test(request: argparse.Namespace, config: ArenaConfig) -> int:
+    """Apply load to a server; exit code 1 where a vote was lost or stored twice, or the server failed."""
+    report = run_load_test(
+        config,
+        url=request.url,
+        study=request.study,
+        raters=request.raters,
+        think_s=request.think,
+        duration_s=request.duration,
+    )
+    sys.stdout.write(str(report))
+    if request.markdown is not None:
+        write_atomic(request.markdown, str(report).encode())
+    return 0 if report.holds else 1
+
+
 def _serve(arena: Arena) -> None:
     config = arena.config
     sys.stdout.write(f"The arena: {config.public_url or f'http://{config.host}:{config.port}'}\n")
@@ -113,6 +131,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {
     "demo": demo,
     "import": import_clips,
     "init": initialise,
+    "loadtest": load_test,
     "serve": serve,
     "snapshot": snapshot,
     "verify": verify,

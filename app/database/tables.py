@@ -137,14 +137,17 @@ class Pair(Base):
 
     __tablename__ = "pair"
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
-    study_id: Mapped[str] = mapped_column(ForeignKey("study.id"), index=True)
+    study_id: Mapped[str] = mapped_column(ForeignKey("study.id"))
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompt.id"), index=True)
     a_id: Mapped[str] = mapped_column(ForeignKey("video.id"))
     b_id: Mapped[str] = mapped_column(ForeignKey("video.id"))
     kind: Mapped[str] = mapped_column(String(8), CheckConstraint("kind IN ('real', 'gold', 'practice')", "kind"))
     gold: Mapped[str | None] = mapped_column(String(16))  # identical, degraded, prompt-swap
     expected: Mapped[dict[str, Any] | None]  # question -> A, tie or B; None for real pairs
-    __table_args__ = (UniqueConstraint("prompt_id", "a_id", "b_id", "kind"),)
+    __table_args__ = (
+        UniqueConstraint("prompt_id", "a_id", "b_id", "kind"),
+        Index("ix_pair_study_id_kind", "study_id", "kind"),
+    )
 
     a: Mapped[Video] = relationship(foreign_keys=a_id)
     b: Mapped[Video] = relationship(foreign_keys=b_id)
@@ -163,7 +166,7 @@ class Rater(Base):
     status: Mapped[str] = mapped_column(
         String(8), CheckConstraint("status IN ('active', 'blocked', 'erased')", "status"), default="active"
     )
-    is_test: Mapped[bool] = mapped_column(default=False)  # load tests and browsers' tests: never counted
+    is_test: Mapped[bool] = mapped_column(default=False, index=True)  # load tests and browsers' tests: never counted
 
 
 class RaterSession(Base):
@@ -200,7 +203,8 @@ class Assignment(Base):
     )
     __table_args__ = (
         UniqueConstraint("pair_id", "rater_id", "attempt"),
-        Index("ix_assignment_study_state", "study_id", "state"),
+        # Covers the count of places that are taken, which every new assignment asks for.
+        Index("ix_assignment_places", "study_id", "state", "policy", "pair_id", "rater_id"),
     )
 
     pair: Mapped[Pair] = relationship()

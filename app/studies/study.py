@@ -1,5 +1,7 @@
 """What a study asks, of whom it asks how much, and when it stops."""
 
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -103,7 +105,12 @@ class StudyPolicy:
 
 def policy_of(study: Study) -> StudyPolicy:
     """Return the settings of a stored study."""
-    return build_config(StudyPolicy, study.policy)
+    return _parsed(json.dumps(study.policy))
+
+
+@functools.lru_cache(maxsize=256)  # asked for several times by every request
+def _parsed(policy: str) -> StudyPolicy:
+    return build_config(StudyPolicy, json.loads(policy))
 
 
 def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy) -> Study:

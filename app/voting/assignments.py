@@ -5,14 +5,30 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.orm import Session, joinedload
 
-from app.database.tables import Assignment, Pair, Rater, Refusal, Study, System, Video, Vote, utc_now
+from app.database.tables import Assignment, Pair, Rater, Refusal, Study, utc_now
 from app.studies.study import StudyPolicy, policy_of
 from app.voting.outcome_tally import OutcomeTally
-from app.voting.sampling import Candidate, Systems, pair_probabilities
+from app.voting.pair_table import PairTable, PairTables, Systems
+from app.voting.sampling import pair_probabilities
 from rlhf_video.errors import DataError
+
+# Written once: building these statements takes longer than running them.
+_TAKEN = (
+    select(Assignment.pair_id, func.count())
+    .where(Assignment.study_id == bindparam("study"), Assignment.policy == "sampled")
+    .where(Assignment.state.in_(("open", "voted")))
+    .where(Assignment.rater_id.not_in(select(Rater.id).where(Rater.is_test)))  # tests take nobody's place
+    .group_by(Assignment.pair_id)
+)
+_MINE = (
+    select(Assignment.pair_id, Pair.prompt_id)
+    .join(Pair, Pair.id == Assignment.pair_id)
+    .where(Assignment.study_id == bindparam("study"), Assignment.rater_id == bindparam("rater"))
+    .where(Assignment.state != "expired", Pair.kind == "real")
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,7 @@ def next_assignment(
     rater: Rater,
     rng: np.random.Generator,
     tally: OutcomeTally,
+    pairs: PairTables,
     *,
     now: datetime | None = None,
 ) -> tuple[Assignment, bool] | None:
@@ -54,6 +71,7 @@ def next_assignment(
         rater: Who asks.
         rng: Draws the pair and the sides.
         tally: How votes stand between systems, for the sampler.
+        pairs: Which pairs there are, for the sampler.
         now: The time; None for the clock.
 
     Returns:
@@ -78,7 +96,9 @@ def next_assignment(
     )
     if open_one is not None:
         return open_one, False
-    draw = _draw(session, study, rater, policy, rng, tally.outcomes(session, study, now))
+    draw = _draw(
+        session, study, rater, policy, rng, pairs.table(session, study, now), tally.outcomes(session, study, now)
+    )
     if draw is None:
         return None
     is_left = not draw.repeats.a_is_left if draw.repeats else bool(rng.random() < 0.5)
@@ -118,6 +138,9 @@ def progress_of(session: Session, study: Study, rater: Rater) -> Progress:
 
 def practice_left(session: Session, study: Study, rater: Rater) -> int:
     """Return how many practice pairs a rater has still to answer before votes."""
+    wanted = policy_of(study).practice
+    if not wanted:
+        return 0
     done = session.scalar(
         select(func.count(func.distinct(Assignment.pair_id)))
         .join(Pair, Pair.id == Assignment.pair_id)
@@ -125,7 +148,7 @@ def practice_left(session: Session, study: Study, rater: Rater) -> int:
         .where(Assignment.state == "voted")
     )
     there = session.scalar(select(func.count()).where(Pair.study_id == study.id, Pair.kind == "practice"))
-    return max(0, min(policy_of(study).practice, there or 0) - (done or 0))
+    return max(0, min(wanted, there or 0) - (done or 0))
 
 
 def give_up(session: Session, assignment: Assignment, *, kind: str, reason: str, note: str | None) -> None:
@@ -142,6 +165,7 @@ def _draw(
     rater: Rater,
     policy: StudyPolicy,
     rng: np.random.Generator,
+    table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
 ) -> Draw | None:
     answered = select(Assignment.pair_id).where(Assignment.rater_id == rater.id, Assignment.state != "expired")
@@ -151,20 +175,20 @@ def _draw(
         ).all()
         if pairs:
             return Draw(pairs[int(rng.integers(len(pairs)))], "practice", 1.0 / len(pairs))
-    sampled = _sample(session, study, rater, policy, rng, outcomes)
+    sampled = _sample(session, study, rater, policy, rng, table, outcomes)
     if sampled is None:
         return None  # gold and repeats only ever stand among real pairs
     gold = session.scalars(
         select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "gold", Pair.id.not_in(answered))
     ).all()
-    earlier = _repeatable(session, study, rater)
+    earlier = _repeatable(session, study, rater) if policy.repeat_rate else []
     gold_rate = policy.gold_rate if gold else 0.0
     repeat_rate = policy.repeat_rate if earlier else 0.0
     fate = rng.random()
     if fate < gold_rate:
         return Draw(gold[int(rng.integers(len(gold)))], "gold", gold_rate / len(gold))
     if fate < gold_rate + repeat_rate:
-        chosen = earlier[int(rng.integers(len(earlier)))]
+        chosen = session.get_one(Assignment, earlier[int(rng.integers(len(earlier)))])
         return Draw(chosen.pair_id, "repeat", repeat_rate / len(earlier), chosen)
     return replace(sampled, probability=sampled.probability * (1.0 - gold_rate - repeat_rate))
 
@@ -175,57 +199,36 @@ def _sample(
     rater: Rater,
     policy: StudyPolicy,
     rng: np.random.Generator,
+    table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
 ) -> Draw | None:
     """Draw one real pair that still wants votes."""
-    first, second = aliased(Video), aliased(Video)
-    first_system, second_system = aliased(System), aliased(System)
-    taken = (
-        select(Assignment.pair_id, func.count().label("count"))
-        .where(Assignment.study_id == study.id, Assignment.state.in_(("open", "voted")), Assignment.policy == "sampled")
-        .group_by(Assignment.pair_id)
-        .subquery()
-    )
-    rows = session.execute(
-        select(Pair.id, Pair.prompt_id, first.system_id, second.system_id, func.coalesce(taken.c.count, 0))
-        .join(first, first.id == Pair.a_id)
-        .join(second, second.id == Pair.b_id)
-        .join(first_system, first_system.id == first.system_id)
-        .join(second_system, second_system.id == second.system_id)
-        .outerjoin(taken, taken.c.pair_id == Pair.id)
-        .where(Pair.study_id == study.id, Pair.kind == "real", first_system.is_active, second_system.is_active)
-    ).all()
-    mine = session.execute(
-        select(Assignment.pair_id, Pair.prompt_id)
-        .join(Pair, Pair.id == Assignment.pair_id)
-        .where(Assignment.study_id == study.id, Assignment.rater_id == rater.id, Assignment.state != "expired")
-        .where(Pair.kind == "real")
-    ).all()
+    num_votes = np.zeros(len(table.ids))
+    for pair_id, count in session.execute(_TAKEN, {"study": study.id}):
+        if pair_id in table.place:
+            num_votes[table.place[pair_id]] = count
+    mine = session.execute(_MINE, {"study": study.id, "rater": rater.id}).all()
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
-    free = {row[0] for row in rows if row[4] < policy.overlap and row[0] not in seen_pairs}
+    free = num_votes < policy.overlap
+    free[[table.place[pair_id] for pair_id in seen_pairs if pair_id in table.place]] = False
     # One rater sees a prompt once, while there are others: a second look is not independent of the first.
-    fresh = {row[0] for row in rows if row[0] in free and row[1] not in seen_prompts}
-    eligible = fresh or free
-    if not eligible:
+    is_new = np.array([prompt_id not in seen_prompts for prompt_id in table.prompts], dtype=bool)
+    fresh = free & is_new[table.prompt_of]
+    eligible = fresh if fresh.any() else free
+    if not eligible.any():
         return None
-    candidates = [
-        Candidate(pair_id, prompt_id, frozenset((system_a, system_b)), count, pair_id in eligible)
-        for pair_id, prompt_id, system_a, system_b, count in rows
-    ]
-    probabilities = pair_probabilities(candidates, outcomes, floor=policy.uniform_share)
-    chosen = int(rng.choice(len(candidates), p=probabilities))
-    return Draw(candidates[chosen].pair_id, "sampled", float(probabilities[chosen]), num_choices=len(eligible))
+    probabilities = pair_probabilities(table, num_votes, eligible, outcomes, floor=policy.uniform_share)
+    chosen = int(rng.choice(len(table.ids), p=probabilities))
+    return Draw(table.ids[chosen], "sampled", float(probabilities[chosen]), num_choices=int(eligible.sum()))
 
 
-def _repeatable(session: Session, study: Study, rater: Rater) -> list[Assignment]:
+def _repeatable(session: Session, study: Study, rater: Rater) -> list[str]:
     """Return answered assignments of a rater that were not repeated yet, without the last five: they are remembered."""
     repeated = select(Assignment.repeats).where(Assignment.rater_id == rater.id, Assignment.repeats.is_not(None))
     voted = session.scalars(
-        select(Assignment)
-        .join(Vote, Vote.assignment_id == Assignment.id)
+        select(Assignment.id)
         .where(Assignment.study_id == study.id, Assignment.rater_id == rater.id, Assignment.state == "voted")
         .where(Assignment.policy == "sampled", Assignment.id.not_in(repeated))
         .order_by(Assignment.issued_at)
-        .distinct()
     ).all()
     return list(voted[:-5])

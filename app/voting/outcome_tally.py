@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.database.tables import Study
 from app.voting.clean_votes import clean_votes
-from app.voting.sampling import Systems
+from app.voting.pair_table import Systems
 from rlhf_video.preferences.pair import OVERALL
 
 AGE = timedelta(seconds=30)

@@ -1,11 +1,17 @@
 """An arena with two systems and a few pairs, on SQLite, and on PostgreSQL where it is installed."""
 
+import contextlib
 import hashlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +31,7 @@ from app.studies.study import StudyPolicy, create_study
 from app.web.server import create_app
 from rlhf_video.data.video import write_video
 
+ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = "http://testserver"
 SYSTEMS = ("wan-plain", "wan-tuned")
 
@@ -89,13 +96,91 @@ def client(arena: Arena) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.fixture(name="make_study")
+def make_study_fixture() -> Callable[..., Study]:
+    """Return `make_study`, for tests whose arena is not that of the fixture."""
+    return make_study
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return Chromium: RLHF_VIDEO_CHROMIUM, or the one in the path (Playwright's own build cannot decode H.264)."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = os.environ.get("RLHF_VIDEO_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium, or name one in RLHF_VIDEO_CHROMIUM")
+    options = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+    with playwright.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=program, headless=True, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the screenshots: RLHF_VIDEO_SCREENSHOTS, or one of pytest's temporary folders."""
+    folder = os.environ.get("RLHF_VIDEO_SCREENSHOTS")
+    path = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@dataclass
+class ServerProcess:
+    """An arena's server as its own process."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[Callable[[ArenaConfig], ServerProcess]]:
+    """Return a function that serves an arena in a process until the test ends; its port is the config's, or any."""
+    servers = []
+
+    def start(config: ArenaConfig) -> ServerProcess:
+        port = config.port
+        if port == ArenaConfig.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        command = [sys.executable, ROOT / "app" / "arena.py", "serve", "--data", config.data, "--set", f"port={port}"]
+        server = ServerProcess(f"http://127.0.0.1:{port}", subprocess.Popen(command, cwd=ROOT))
+        servers.append(server)
+        deadline = time.monotonic() + 240
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/health", timeout=60):
+                return server
+            assert server.process.poll() is None and time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.1)
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
 def make_study(
     session: Session,
     data: Path,
     slug: str,
     *,
     prompts: int,
-    systems: tuple[str, ...] = ("base", "tuned"),
+    systems: Sequence[str] = SYSTEMS,
     **policy: Any,
 ) -> Study:
     """Store a study with tiny clips: no waiting, no practice, no gold unless asked for."""

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("pseudonym", name="uq_rater_pseudonym"),
     )
     op.create_index("ix_rater_external_sha256", "rater", ["external_sha256"], unique=False)
+    op.create_index("ix_rater_is_test", "rater", ["is_test"], unique=False)
     op.create_table(
         "study",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -155,7 +156,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("prompt_id", "a_id", "b_id", "kind", name="uq_pair_prompt_id_a_id_b_id_kind"),
     )
     op.create_index("ix_pair_prompt_id", "pair", ["prompt_id"], unique=False)
-    op.create_index("ix_pair_study_id", "pair", ["study_id"], unique=False)
+    op.create_index("ix_pair_study_id_kind", "pair", ["study_id", "kind"], unique=False)
     op.create_table(
         "reward_score",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -194,7 +195,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_assignment_pair_id", "assignment", ["pair_id"], unique=False)
     op.create_index("ix_assignment_rater_id", "assignment", ["rater_id"], unique=False)
-    op.create_index("ix_assignment_study_state", "assignment", ["study_id", "state"], unique=False)
+    op.create_index(
+        "ix_assignment_places", "assignment", ["study_id", "state", "policy", "pair_id", "rater_id"], unique=False
+    )
     op.create_table(
         "refusal",
         sa.Column("id", sa.String(length=32), nullable=False),
