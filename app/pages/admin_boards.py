@@ -65,7 +65,9 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     ready = ready.then(lambda slug: tag_choices(arena, slug), study, tag, **QUIET)
     ready.then(shown(draw), [study, *fields], drawn, **SLOW).then(shown(show), study, listed, **QUIET)
     for field in fields:
-        field.input(shown(draw), [study, *fields], drawn, **SLOW)
+        field.input(  # type: ignore[attr-defined]  # every field is a Dropdown or a Slider
+            shown(draw), [study, *fields], drawn, **SLOW
+        )
     chosen = study.input(lambda slug: tag_choices(arena, slug), study, tag, **QUIET)
     chosen.then(shown(draw), [study, *fields], drawn, **SLOW).then(shown(show), study, listed, **QUIET)
     take.click(acted(snapshot), [study, *fields], told, **SLOW).then(shown(show), study, listed, **QUIET)

@@ -66,7 +66,7 @@ def _read(session: Session, study: Study) -> PairTable:
         .where(Pair.study_id == study.id, Pair.kind == "real", first_system.is_active, second_system.is_active)
         .order_by(Pair.id)
     ).all()
-    meetings = [tuple(sorted((row[2], row[3]))) for row in rows]
+    meetings = [tuple(sorted((str(row[2]), str(row[3])))) for row in rows]
     systems, prompts = sorted(set(meetings)), sorted({row[1] for row in rows})
     system_place, prompt_place = ({name: at for at, name in enumerate(names)} for names in (systems, prompts))
     return PairTable(

@@ -5,7 +5,6 @@ import mimetypes
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
-
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
@@ -42,19 +41,12 @@ def read_clip(request: Request, token: str) -> _Clip:
     if purpose != "clip":
         raise ApiError(404, "foreign", "There is no such clip.")
     with arena.reading() as session:
-<<<<<<< HEAD
-        assignment = session.get_one(Assignment, assignment_id)
-        is_a = (side == "left") == assignment.a_is_left
-        video = assignment.pair.a if is_a else assignment.pair.b
-        file = arena.config.data / video.play_files[kind]
-    if not file.is_file():
-        logger.error("The clip %s is missing: run `python app/arena.py verify`", file)
-        raise ApiError(404, "missing", "This clip cannot be shown: please report the pair.")
-=======
         a_is_left, files_a, files_b = session.execute(_FILES, {"assignment": assignment_id}).one()
     files = files_a if (side == "left") == a_is_left else files_b
     file = arena.config.data / files[kind]
->>>>>>> arena-load
+    if not file.is_file():
+        logger.error("The clip %s is missing: run `python app/arena.py verify`", file)
+        raise ApiError(404, "missing", "This clip cannot be shown: please report the pair.")
     # Private: the address is for one rater. Immutable: it always names the same bytes.
     headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
     return _Clip(file, media_type=kind or mimetypes.guess_type(file)[0], headers=headers)

@@ -38,7 +38,6 @@ def network_hash(request: Request, arena: Arena) -> str | None:
     """Return a keyed hash of the caller's address and the day: it tells two networks apart, and forgets by tomorrow."""
     if request.client is None:
         return None
-<<<<<<< HEAD
     return arena.signer.keyed_hash("network", _network(request.client.host), datetime.now(UTC).date().isoformat())
 
 
@@ -52,8 +51,6 @@ def _network(host: str) -> str:
         mapped = address.ipv4_mapped
         return str(mapped or ipaddress.ip_network((address, 64), strict=False))
     return str(address)
-=======
-    return arena.signer.keyed_hash("network", request.client.host, datetime.now(UTC).date().isoformat())
 
 
 def is_test(request: Request, arena: Arena) -> bool:
@@ -72,4 +69,3 @@ def is_test(request: Request, arena: Arena) -> bool:
     if not fits:
         raise ApiError(403, "foreign", "This token of a test is not signed with the key of this arena, or too old.")
     return True
->>>>>>> arena-load

@@ -17,12 +17,8 @@ from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
 from app.web.bodies import AssignmentBody, ConsentBody, Id, RefusalBody, VoteBody
 from app.web.cookies import RATER_COOKIE
-<<<<<<< HEAD
 from app.web.limits import limited
-from app.web.sessions import arena_of, network_hash, session_cookie, set_session_cookie
-=======
 from app.web.sessions import arena_of, is_test, network_hash, session_cookie, set_session_cookie
->>>>>>> arena-load
 from app.web.vote_views import assignment_plain, feedback, study_plain
 
 router = APIRouter(prefix="/api/v1")
@@ -49,14 +45,9 @@ async def give_consent(request: Request, response: Response, body: ConsentBody) 
     external = arena.signer.keyed_hash("panel", body.panel["PROLIFIC_PID"]) if body.panel.get("PROLIFIC_PID") else None
     network, never_counts = network_hash(request, arena), is_test(request, arena)
 
-<<<<<<< HEAD
     def change(session: Session) -> tuple[str, str]:
         # Only a value of ours becomes a session: one that was planted in the browser is known to somebody else.
         cookie = given if given and find_rater(session, given) else fresh
-        rater = consent(session, cookie, version=body.version, network_sha256=network, external_sha256=external)
-        return rater.pseudonym, cookie
-=======
-    def change(session: Session) -> str:
         rater = consent(
             session,
             cookie,
@@ -65,8 +56,7 @@ async def give_consent(request: Request, response: Response, body: ConsentBody) 
             external_sha256=external,
             is_test=never_counts,
         )
-        return rater.pseudonym
->>>>>>> arena-load
+        return rater.pseudonym, cookie
 
     pseudonym, cookie = await asyncio.wrap_future(arena.writer.submit(change))
     set_session_cookie(response, arena, cookie)

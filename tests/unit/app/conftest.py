@@ -226,36 +226,3 @@ def add_video(session: Session, data: Path, system: System, prompt: Prompt, numb
     session.add(video)
     session.flush()
     return video
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Return Chromium: RLHF_VIDEO_CHROMIUM, or the one in the path (Playwright's own build cannot decode H.264)."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("RLHF_VIDEO_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium, or name one in RLHF_VIDEO_CHROMIUM")
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, headless=True, args=options)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the screenshots: RLHF_VIDEO_SCREENSHOTS, or one of pytest's temporary folders."""
-    folder = os.environ.get("RLHF_VIDEO_SCREENSHOTS")
-    path = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
