@@ -126,7 +126,7 @@ def is_closed(path: str) -> bool:
     Args:
         path: Of the request, decoded.
     """
-    inner = path.removeprefix("/admin")  # Gradio is mounted there too; /admin/login and /admin/logout are our own
+    inner = path.removeprefix("/admin")  # Gradio is mounted there too; /admin/login is our own
     if not inner.startswith(_GRADIO):
         return inner.startswith(("/monitoring", "/svelte/")) or path.startswith(("/login", "/logout"))
     return not inner.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
