@@ -82,7 +82,7 @@ def _leases(session: Session) -> tuple[OpenLeases, ...]:
         .join(Study, Study.id == Assignment.study_id)
         .where(Assignment.state == "open")
         .order_by(Study.slug)
-    ).tuples()
+    )
     now, counts = utc_now(), dict[str, list[int]]()
     for slug, expires in rows:
         counts.setdefault(slug, [0, 0])[expires < now] += 1

@@ -46,7 +46,7 @@ def disagreements(
     for vote in clean_votes(session, study):
         if answer_to(vote, question) is not None:
             judged.setdefault(vote.pair, []).append(vote)
-    prompts = dict(session.execute(select(Prompt.id, Prompt.text).where(Prompt.study_id == study.id)).tuples().all())
+    prompts = dict(session.execute(select(Prompt.id, Prompt.text).where(Prompt.study_id == study.id)).all())
     found: list[Disagreement] = []
     for reward, values in _scores(session, study).items():
         scored = {

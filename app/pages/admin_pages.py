@@ -28,7 +28,12 @@ PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Arena], None]], ...] = (
     ("Audit and health", "health", health_page),
 )
 """Name, address below /admin/, and what is on it; studies are on /admin/ itself."""
-_LOG_OUT = '<form class="log-out" method="post" action="/admin/logout"><button>Log out</button></form>'
+_LOG_OUT = '<p class="log-out"><button type="button">Log out</button></p>'
+_ON_LOG_OUT = """element.querySelector("button").addEventListener("click", async () => {
+  const json = { "content-type": "application/json" };
+  await fetch("/api/v1/admin/logout", { method: "POST", headers: json, body: "{}" });
+  location.assign("/admin/login");
+});"""
 
 
 def build_admin_pages(arena: Arena) -> gr.Blocks:
@@ -39,11 +44,16 @@ def build_admin_pages(arena: Arena) -> gr.Blocks:
     """
     with gr.Blocks(title="Arena: admin", analytics_enabled=False) as pages:
         gr.Navbar(main_page_name="Studies")
-        gr.HTML(_LOG_OUT)
+        _log_out()
         studies_page(pages, arena)
     for name, path, add in PAGES:
         with pages.route(name, f"/{path}"):
             gr.Navbar(main_page_name="Studies")
-            gr.HTML(_LOG_OUT)
+            _log_out()
             add(pages, arena)
     return pages
+
+
+def _log_out() -> None:
+    # No form: with our referrer policy a browser hides where a form comes from, so it would be refused as foreign.
+    gr.HTML(_LOG_OUT, js_on_load=_ON_LOG_OUT, apply_default_css=False)

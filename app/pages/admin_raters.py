@@ -98,4 +98,4 @@ def target_choices(arena: Arena) -> tuple[gr.Dropdown, gr.Dropdown]:
 
 
 def _names(session: Session) -> dict[str, str]:
-    return dict(session.execute(select(Rater.id, Rater.pseudonym).where(~Rater.is_test)).tuples().all())
+    return dict(session.execute(select(Rater.id, Rater.pseudonym).where(~Rater.is_test)).all())

@@ -79,7 +79,7 @@ def pair_reports(session: Session, *, count: int = 50) -> tuple[PairReport, ...]
 
 def _system_names(session: Session, videos: list[Video]) -> dict[str | None, str]:
     wanted = {video.system_id for video in videos if video.system_id is not None}
-    return dict(session.execute(select(System.id, System.name).where(System.id.in_(wanted))).tuples().all())
+    return dict(session.execute(select(System.id, System.name).where(System.id.in_(wanted))).all())
 
 
 def _times(session: Session, pairs: set[str]) -> dict[str, int]:
@@ -89,4 +89,4 @@ def _times(session: Session, pairs: set[str]) -> dict[str, int]:
         .where(Refusal.kind == "report", Assignment.pair_id.in_(pairs))
         .group_by(Assignment.pair_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())

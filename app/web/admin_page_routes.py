@@ -1,18 +1,16 @@
-"""The page where admins log in, the button that logs them out, and clips as admins look at them.
+"""The page where admins log in, and clips as admins look at them.
 
-The login itself is POST /api/v1/admin/login (admin_session.py); all else of the admin's pages is app/pages/admin_*.py.
+Logging in and out is POST /api/v1/admin/login and logout (admin_session.py); all else is app/pages/admin_*.py.
 """
 
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.responses import FileResponse, HTMLResponse
 
 from app.database.tables import Video
-from app.web.admin_gate import LOGIN
 from app.web.api_errors import ApiError
 from app.web.bodies import Id
-from app.web.cookies import ADMIN_COOKIE
 from app.web.sessions import arena_of
 
 router = APIRouter(prefix="/admin")
@@ -23,14 +21,6 @@ _LOGIN_PAGE = Path(__file__).with_name("admin_login.html")
 def login_page() -> str:
     """Return the page that asks for the password."""
     return _LOGIN_PAGE.read_text(encoding="utf-8")
-
-
-@router.post("/logout", response_model=None)
-def logout() -> RedirectResponse:
-    """Take the admin's cookie away and show the login."""
-    response = RedirectResponse(LOGIN, 303)
-    response.delete_cookie(ADMIN_COOKIE, path="/")
-    return response
 
 
 @router.get("/clips/{video_id}", response_model=None)

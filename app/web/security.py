@@ -126,9 +126,10 @@ def is_closed(path: str) -> bool:
     Args:
         path: Of the request, decoded.
     """
-    if not path.startswith(_GRADIO):
-        return path.startswith(("/monitoring", "/svelte/", "/login", "/logout"))
-    return not path.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
+    inner = path.removeprefix("/admin")  # Gradio is mounted there too; /admin/login is our own
+    if not inner.startswith(_GRADIO):
+        return inner.startswith(("/monitoring", "/svelte/")) or path.startswith(("/login", "/logout"))
+    return not inner.removeprefix(_GRADIO).removeprefix("/").startswith(_GRADIO_OPEN)
 
 
 def _is_json(headers: Headers) -> bool:

@@ -68,7 +68,7 @@ def test_a_report_shows_the_pair_as_the_rater_saw_it(judged: Arena) -> None:
     with judged.reading() as session:
         (report,) = pair_reports(session)
         names = {session.get_one(Video, side.video).system_id: side.system for side in (report.left, report.right)}
-        systems = dict(session.execute(select(System.id, System.name)).tuples().all())
+        systems = dict(session.execute(select(System.id, System.name)).all())
     assert names == {key: systems[str(key)] for key in names}
     assert (report.reason, report.kind, report.times, report.study) == ("does not play", "real", 1, "motion")
 
