@@ -38,7 +38,19 @@ NUM_SYSTEMS = 5  # 10 pairs of clips for each prompt
 BARS = {10.0: {"vote": 250, "assignment": 300}, 1.0: {"vote": 1000, "assignment": 1000}}
 """Thinking time in seconds -> request -> what its 95th percentile may take at 100 raters, in milliseconds."""
 HEADER = (
-    *("pairs", "thinking, s", "votes", "votes/s", "assignment p50, ms", "p95", "p99", "max", "vote p50, ms", "p95", "p99"),
+    *(
+        "pairs",
+        "thinking, s",
+        "votes",
+        "votes/s",
+        "assignment p50, ms",
+        "p95",
+        "p99",
+        "max",
+        "vote p50, ms",
+        "p95",
+        "p99",
+    ),
     *("max", "lost", "duplicates", "server errors", "CPU a vote, ms", "memory, MiB", "bar"),
 )
 
@@ -148,9 +160,9 @@ def describe(flags: argparse.Namespace, arguments: list[str], loads: list[float]
     """Return where and how it was measured."""
     cores = len(os.sched_getaffinity(0))
     return (
-        f"{flags.raters} raters for {flags.duration:g} s, clips of {flags.clip_kib} KiB, SQLite, {cores} cores shared by "
-        f"server and client, {platform.machine()}, Python {platform.python_version()}. Load average of the machine before "
-        f"each run: {', '.join(f'{load:.1f}' for load in loads)} (other work ran beside it where that is above 1).\n"
+        f"{flags.raters} raters for {flags.duration:g} s, clips of {flags.clip_kib} KiB, SQLite, {cores} cores shared "
+        f"by server and client, {platform.machine()}, Python {platform.python_version()}. Load average of the machine "
+        f"before each run: {', '.join(f'{load:.1f}' for load in loads)}; above 1, other work ran beside it.\n"
         f"Command: `python benchmarks/arena.py {' '.join(arguments)}`."
     )
 

@@ -27,7 +27,7 @@ def find_server(url: str) -> int | None:
     sockets = _listening(port)
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            opened = {os.readlink(link) for link in (folder / "fd").iterdir()}
+            opened = {str(link.readlink()) for link in (folder / "fd").iterdir()}
         except OSError:  # it has ended, or is somebody else's
             continue
         if opened & sockets:

@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session, joinedload
 
-from app.database.tables import Assignment, Pair, Rater, Refusal, Study, Vote, utc_now
+from app.database.tables import Assignment, Pair, Rater, Refusal, Study, utc_now
 from app.studies.study import StudyPolicy, policy_of
 from app.voting.outcome_tally import OutcomeTally
 from app.voting.pair_table import PairTable, PairTables, Systems
@@ -96,7 +96,9 @@ def next_assignment(
     )
     if open_one is not None:
         return open_one, False
-    draw = _draw(session, study, rater, policy, rng, pairs.table(session, study, now), tally.outcomes(session, study, now))
+    draw = _draw(
+        session, study, rater, policy, rng, pairs.table(session, study, now), tally.outcomes(session, study, now)
+    )
     if draw is None:
         return None
     is_left = not draw.repeats.a_is_left if draw.repeats else bool(rng.random() < 0.5)

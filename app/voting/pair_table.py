@@ -44,7 +44,9 @@ class PairTables:
         """Return a study's table: read again when a pair was added, a system came or went, or after `AGE`."""
         state = (
             session.scalar(select(func.count()).where(Pair.study_id == study.id, Pair.kind == "real")),
-            *session.scalars(select(System.id).where(System.study_id == study.id, System.is_active).order_by(System.id)),
+            *session.scalars(
+                select(System.id).where(System.study_id == study.id, System.is_active).order_by(System.id)
+            ),
         )
         known = self._known.get(study.id)
         if known is None or known[0] != state or now - known[1] > AGE:

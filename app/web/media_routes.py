@@ -4,7 +4,6 @@ import mimetypes
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
-
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 

@@ -1,5 +1,6 @@
 """The whole arena: a real server process, clips that were imported, and raters in Chromium."""
 
+import itertools
 import json
 import random
 import re
@@ -120,7 +121,7 @@ class RaterPage:
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("console", self._note_console)
         self.page.on("request", self._note_request)
-        self.page.on("response", self.responses.append)
+        self.page.on("response", lambda response: self.responses.append(response))
 
     def _note_console(self, message: Any) -> None:
         is_expected = self.is_server_down and "Failed to load resource" in message.text
@@ -210,7 +211,9 @@ def test_duel_by_mouse_from_consent_to_leaderboard(open_arena_page: Callable[...
     assignment = rater.wait_for_pair(after=practice)
     before = rater.videos("getVideoPlaybackQuality().totalVideoFrames")
     rater.wait_until_watched()
-    assert all(now > was for now, was in zip(rater.videos("getVideoPlaybackQuality().totalVideoFrames"), before, strict=True))
+    assert all(
+        now > was for now, was in zip(rater.videos("getVideoPlaybackQuality().totalVideoFrames"), before, strict=True)
+    )
     rater.choose("click", visual_quality="left", motion_quality="same", text_alignment="right", overall="left")
     rater.shot("duel")
     rater.page.get_by_role("button", name=re.compile("^Submit")).click()
@@ -259,7 +262,8 @@ def test_duel_on_a_phone(open_arena_page: Callable[..., RaterPage], site: Site) 
     rater.wait_until_watched()
     left, right = (rater.page.locator(f".clip[data-side={side}] .screen").bounding_box() for side in ("left", "right"))
     assert right["y"] >= left["y"] + left["height"]  # above each other
-    assert all(0 <= box["x"] and box["x"] + box["width"] <= 412 for box in (left, right))
+    assert min(box["x"] for box in (left, right)) >= 0
+    assert max(box["x"] + box["width"] for box in (left, right)) <= 412
     assert rater.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     rater.choose("tap", visual_quality="right", motion_quality="right", text_alignment="same", overall="right")
     rater.shot("phone")
@@ -276,7 +280,7 @@ def test_clips_show_the_same_frame_after_steps_and_over_loops(open_arena_page: C
     frames = [left for left, _ in samples if left is not None]
     assert [(left, right) for left, right in samples if left != right] == []
     assert len(set(frames)) > NUM_FRAMES // 3
-    assert sum(now < was for was, now in zip(frames, frames[1:], strict=False)) >= 1  # it went round
+    assert sum(now < was for was, now in itertools.pairwise(frames)) >= 1  # it went round
     rater.keys("r", " ")
     rater.page.wait_for_selector(".duel:not([data-playing])")
     rater.page.wait_for_timeout(500)
