@@ -162,7 +162,7 @@ def describe(flags: argparse.Namespace, arguments: list[str], loads: list[float]
     return (
         f"{flags.raters} raters for {flags.duration:g} s, clips of {flags.clip_kib} KiB, SQLite, {cores} cores shared "
         f"by server and client, {platform.machine()}, Python {platform.python_version()}. Load average of the machine "
-        f"before each run: {', '.join(f'{load:.1f}' for load in loads)} (other work ran where that is above 1).\n"
+        f"before each run: {', '.join(f'{load:.1f}' for load in loads)}; above 1, other work ran beside it.\n"
         f"Command: `python benchmarks/arena.py {' '.join(arguments)}`."
     )
 

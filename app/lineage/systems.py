@@ -17,7 +17,6 @@ from app.studies.importing import import_folder
 from app.studies.study import find_study
 from evaluation.clips.clip_listing import read_manifest
 from rlhf_video.errors import DataError
-from rlhf_video.lora.files import adapter_sha256
 from rlhf_video.preferences.store import PreferenceStore, prompt_key
 from rlhf_video.settings import read_tree
 
@@ -60,6 +59,8 @@ def read_run(run: Path) -> TrainingRun:
     card = run / "card.json"
     if not card.is_file():
         raise DataError(f"'{run}' has no card.json: it is no run directory, or the run has not finished.")
+    from rlhf_video.lora.files import adapter_sha256  # loads peft and diffusers: 10 s that no other command needs
+
     pairs = json.loads(card.read_text()).get("pairs", {}).get("file_sha256")
     tree: Mapping[str, Any] = read_tree(run / "config.yaml")
     if pairs is None or "backbone" not in tree:

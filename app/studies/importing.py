@@ -22,8 +22,7 @@ from app.studies.probing import probe
 from app.studies.study import find_study, policy_of
 from app.studies.style_features import style_features
 from evaluation.clips.clip_listing import read_manifest
-from rlhf_video.algorithms.generate import MANIFEST
-from rlhf_video.data.files import sha256_file, write_atomic
+from rlhf_video.data.files import MANIFEST, sha256_file, write_atomic
 from rlhf_video.errors import DataError
 from rlhf_video.preferences.listing import listed
 from rlhf_video.settings import to_plain

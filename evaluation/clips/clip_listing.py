@@ -13,8 +13,8 @@ from typing import Any
 from evaluation.clips.clip_files import Declared
 from evaluation.clips.clip_problems import ClipProblem
 from evaluation.prompt_suites import Suite, SuitePrompt, same_but_for_case
-from rlhf_video.algorithms.generate import MANIFEST
 from rlhf_video.data import ClipSize
+from rlhf_video.data.files import MANIFEST
 from rlhf_video.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")

@@ -20,6 +20,7 @@ from rlhf_video.algorithms.clip_maker import clip_seed
 from rlhf_video.attention import AttentionConfig, AttentionPlan
 from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone, meta_backbone
 from rlhf_video.data import PromptSuite, load_prompts, sha256_file, write_atomic, write_video
+from rlhf_video.data.files import MANIFEST
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
@@ -28,8 +29,6 @@ from rlhf_video.lora.files import adapter_sha256
 from rlhf_video.settings import changed_fields
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
+MANIFEST = "manifest.json"
+"""What generate.py calls the list of its clips."""
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write bytes beside the target, flush them to the disk, then rename; the target is never half written.

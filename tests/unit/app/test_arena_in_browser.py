@@ -121,7 +121,7 @@ class RaterPage:
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("console", self._note_console)
         self.page.on("request", self._note_request)
-        self.page.on("response", self.responses.append)
+        self.page.on("response", lambda response: self.responses.append(response))
 
     def _note_console(self, message: Any) -> None:
         is_expected = self.is_server_down and "Failed to load resource" in message.text
@@ -262,7 +262,8 @@ def test_duel_on_a_phone(open_arena_page: Callable[..., RaterPage], site: Site) 
     rater.wait_until_watched()
     left, right = (rater.page.locator(f".clip[data-side={side}] .screen").bounding_box() for side in ("left", "right"))
     assert right["y"] >= left["y"] + left["height"]  # above each other
-    assert all(box["x"] >= 0 and box["x"] + box["width"] <= 412 for box in (left, right))
+    assert min(box["x"] for box in (left, right)) >= 0
+    assert max(box["x"] + box["width"] for box in (left, right)) <= 412
     assert rater.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     rater.choose("tap", visual_quality="right", motion_quality="right", text_alignment="same", overall="right")
     rater.shot("phone")
