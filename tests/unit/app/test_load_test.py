@@ -118,6 +118,7 @@ def test_load_test_needs_somebody_who_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_fifty_raters_lose_nothing(
     tmp_path: Path,
     start_server: Callable[[ArenaConfig], Any],
