@@ -162,7 +162,7 @@ def start_server() -> Iterator[Callable[[ArenaConfig], ServerProcess]]:
         command = [sys.executable, ROOT / "app" / "arena.py", "serve", "--data", config.data, "--set", f"port={port}"]
         server = ServerProcess(f"http://127.0.0.1:{port}", subprocess.Popen(command, cwd=ROOT))
         servers.append(server)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600  # it takes seconds; a busy machine fails no one
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/health", timeout=60):
                 return server

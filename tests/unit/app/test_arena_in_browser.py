@@ -22,7 +22,7 @@ from app.studies.study import StudyPolicy, create_study
 from rlhf_video.data import sha256_file
 from rlhf_video.testing.barcode_clips import READ_BARCODE_JS, write_barcode_clip
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SYSTEMS = {"zephyrine-xl-base": (38, 70, 110), "quokka-lora-step-900": (40, 92, 74)}
 """Name -> tint of its clips; nobody may read these names before a vote."""
