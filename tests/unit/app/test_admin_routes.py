@@ -157,7 +157,7 @@ def test_reports_tell_what_each_rater_did(arena: Arena, client: TestClient, admi
     (refusal,) = admin.get("/api/v1/admin/studies/demo/refusals").json()
     assert (refusal["kind"], refusal["reason"], refusal["note"]) == ("report", "broken", "black")
     rows = admin.get("/api/v1/admin/studies/demo/agreement").json()
-    assert [row["question"] for row in rows][0] == "overall"
+    assert rows[0]["question"] == "overall"
     assert all(row["alpha_ordinal"] is None and row["num_votes"] == 2 for row in rows)
 
 
