@@ -71,7 +71,7 @@ def rater_reports(session: Session, study: Study) -> tuple[RaterReport, ...]:
     judgements = read_judgements(session, study)
     excluded = active_exclusions(session)[1]
     risks = assess(judgements, networks=networks_of(session, study), excluded=frozenset(excluded))
-    names = dict(session.execute(select(Rater.id, Rater.pseudonym).where(Rater.id.in_(risks))).tuples().all())
+    names = {rater.id: rater.pseudonym for rater in session.scalars(select(Rater).where(Rater.id.in_(risks)))}
     refusals = _refusals(session, study)
     accuracy = _accuracy(judgements)
     others = _answers_by_pair([each for each in judgements if each.rater not in excluded])

@@ -34,7 +34,7 @@ def networks_of(session: Session, study: Study) -> dict[str, frozenset[str]]:
         .where(RaterSession.rater_id.in_(select(Assignment.rater_id).where(Assignment.study_id == study.id)))
     )
     networks: dict[str, set[str]] = defaultdict(set)
-    for network, rater in rows.tuples():
+    for network, rater in rows:
         assert network is not None
         networks[network].add(rater)
     return {network: frozenset(raters) for network, raters in networks.items()}

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
 
 from app.database.writer import DatabaseUnavailableError
 from app.voting.votes import BallotRefusedError
@@ -42,6 +43,11 @@ def install_handlers(app: FastAPI) -> None:
     async def ballot_refused(_: Request, error: BallotRefusedError) -> JSONResponse:
         stored = error.stored and {"vote_id": error.stored.id, "revision": error.stored.revision}
         return error_response(STATUS[error.code], error.code, str(error), stored=stored)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        code = "unknown" if error.status_code == 404 else "invalid"
+        return error_response(error.status_code, code, error.detail, headers=dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

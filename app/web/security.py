@@ -72,7 +72,7 @@ class SecurityMiddleware:
         try:
             await answer(scope, receive, send_with_headers)
         except Exception:
-            # What lies outside of this answers without headers: it is answered here, and the error goes on to the log.
+            # What lies outside of this would answer without headers. The error itself goes on to the log.
             if not has_begun:
                 failure = error_response(500, "failed", "Something went wrong on our side; nothing was stored.")
                 await failure(scope, receive, send_with_headers)

@@ -84,7 +84,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> ArenaConfig:
 def arena(config: ArenaConfig) -> Iterator[Arena]:
     """Return an open arena with the study "demo": 4 prompts, two systems."""
     with open_arena(config, create=True) as arena:
-        arena.writer.run(lambda session: make_study(session, config.data, "demo", prompts=4))
+        arena.writer.run(lambda session: make_study(session, config.data, "demo", prompts=4, systems=SYSTEMS))
         yield arena
 
 

@@ -50,7 +50,7 @@ def test_clean_vote_holds_what_was_asked_and_answered(arena: Arena, client: Test
         pair = session.get_one(Pair, clean.pair)
         assert clean.vote == sent["vote_id"]
         assert clean.videos == (pair.a_id, pair.b_id)
-        assert sorted(clean.systems) == ["base", "tuned"]
+        assert sorted(clean.systems) == ["wan-plain", "wan-tuned"]
         assert clean.prompt == pair.prompt_id
         assert 0 < clean.probability <= 1
     left, right = ("A", "B") if clean.a_is_left else ("B", "A")

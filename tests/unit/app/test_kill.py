@@ -1,0 +1,135 @@
+"""kill -9 under load: every vote that was acknowledged is there afterwards, once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.arena_config import ArenaConfig
+from app.arena_state import open_arena
+from app.database.tables import Vote
+from tests.unit.app.conftest import make_study
+
+ROOT = Path(__file__).resolve().parents[3]
+KILLS = 3
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def command(data: Path, *words: str) -> list[str]:
+    """Return the command line of the arena."""
+    return [sys.executable, str(ROOT / "app" / "arena.py"), *words, "--data", str(data)]
+
+
+@contextmanager
+def server(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the server until it answers; kill it in the end."""
+    process = subprocess.Popen(command(data, "serve", "--set", f"port={port}"), cwd=ROOT, env=os.environ)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the server ended by itself"
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def vote_until(stop: threading.Event, url: str, acknowledged: list[str], sent_ids: list[str]) -> None:
+    """Vote as a browser does: the same vote again until it is answered."""
+    with httpx.Client(base_url=url, timeout=10) as browser:
+        waiting: dict[str, object] | None = None
+        consented = False
+        while not stop.is_set():
+            try:
+                if not consented:
+                    consented = browser.post("/api/v1/consent", json={"version": "1"}).status_code == 200
+                elif waiting is not None:
+                    reply = browser.post("/api/v1/votes", json=waiting)
+                    if reply.status_code in (200, 201):
+                        acknowledged.append(str(waiting["vote_id"]))
+                        waiting = None
+                    else:
+                        assert reply.status_code in (429, 503), reply.text
+                        time.sleep(0.2)
+                else:
+                    reply = browser.post("/api/v1/assignments", json={"study": "demo"})
+                    if reply.status_code == 204:
+                        return
+                    if reply.status_code in (200, 201):
+                        pair = reply.json()
+                        waiting = {
+                            "vote_id": uuid.uuid4().hex,
+                            "assignment": pair["assignment"],
+                            "token": pair["token"],
+                            "revision": pair["revision"],
+                            "answers": {question["name"]: "left" for question in pair["questions"]},
+                            "watched_ms": {"left": 5000, "right": 5000},
+                        }
+                        sent_ids.append(str(waiting["vote_id"]))
+            except httpx.TransportError:
+                time.sleep(0.1)
+
+
+def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
+    data, port = tmp_path / "arena", free_port()
+    with open_arena(ArenaConfig(data=data), create=True) as arena:
+        # The clips' sources are not there: `verify` is asked about the database alone, below.
+        arena.writer.run(
+            lambda session: make_study(session, data, "demo", prompts=30, overlap=100, min_watch_s=0.0, practice=0)
+        )
+    stop = threading.Event()
+    acknowledged: list[str] = []
+    sent: list[str] = []
+    url = f"http://127.0.0.1:{port}"
+    raters = [threading.Thread(target=vote_until, args=(stop, url, acknowledged, sent)) for _ in range(6)]
+    for rater in raters:
+        rater.start()
+    counts = []
+    for _ in range(KILLS):
+        with server(data, port):
+            before = len(acknowledged)
+            for _ in range(200):
+                if len(acknowledged) >= before + 15 or not any(rater.is_alive() for rater in raters):
+                    break
+                time.sleep(0.1)
+        counts.append(len(acknowledged))
+    with server(data, port):
+        for _ in range(100):
+            if len(acknowledged) > counts[-1] or not any(rater.is_alive() for rater in raters):
+                break
+            time.sleep(0.1)
+        stop.set()
+        for rater in raters:
+            rater.join()
+    assert counts[0] > 0
+    assert len(acknowledged) > counts[-1], "the browsers went on after the last kill"
+    with open_arena(ArenaConfig(data=data)) as arena, arena.reading() as session:
+        stored = session.scalars(select(Vote.id)).all()
+    assert len(acknowledged) == len(set(acknowledged))
+    assert set(acknowledged) <= set(stored) <= set(sent)
+    told = subprocess.run(command(data, "verify"), cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    problems = [line for line in told.splitlines()[:-1] if not line.startswith("clip source/")]
+    assert problems == []
+    assert "audit entries" in told
