@@ -54,6 +54,8 @@ WEIGHTLESS = ("blockiness", "frame_faults", "loop", "luminance_flicker")
 PORTS = ("temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality",
          "imaging_quality", "appearance_style", "temporal_style", "overall_consistency", "motion_smoothness",
          "dynamic_degree")  # fmt: skip
+VICLIP = ("temporal_style", "overall_consistency")
+"""With these all ports need more than 20 GB for both sides together."""
 USUAL_FRAMES = 81
 """Of a clip of Wan's; the case of all ports has fewer, and scales up."""
 TOKENISED = ("appearance_style", "temporal_style", "overall_consistency")
@@ -78,6 +80,7 @@ class Case:
 CASES = (
     Case("temporal flickering", ("temporal_flickering",), (3, 81, 480, 832), 5),
     Case("decode-bound", ("temporal_flickering", *WEIGHTLESS), (3, 81, 480, 832), 5),
+    Case("ports without ViCLIP", tuple(name for name in PORTS if name not in VICLIP), (1, 5, 480, 832), 1),
     Case("all ports", PORTS, (1, 5, 480, 832), 1),
 )
 QUICK = (
@@ -238,7 +241,7 @@ def by_metric(measured: Measured) -> str:
 
 def work_of(metric: str, num_frames: int) -> int:
     """Return how many frames or pairs of frames a metric looks at; ViCLIP sees 8 frames of any clip."""
-    if metric in ("temporal_style", "overall_consistency"):
+    if metric in VICLIP:
         return 1
     return (num_frames - 1) // 2 if metric in ("motion_smoothness", "dynamic_degree") else num_frames
 
