@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import torch
@@ -39,7 +40,22 @@ class Turn:
         self.values |= other.values
 
 
-Side = Callable[[], Turn]
+Side = Callable[[Sequence[ClipEntry]], Turn]
+SUITE, ONE_BY_ONE, ORIGINAL, BRIDGED = "suite", "metric by metric", "original", "original, bridged"
+
+
+class Party(Protocol):
+    """Whoever has sides."""
+
+    load: float
+    """CPU seconds of loading."""
+    versions: dict[str, str]
+
+    def sides(self) -> dict[str, Side]:
+        """Return them by name."""
+
+    def close(self) -> None:
+        """Free what was loaded."""
 
 
 class Ours:
@@ -50,6 +66,15 @@ class Ours:
         start = time.process_time()
         self.metrics = [build_metric(name, None, options.get(name, {}), device="cpu") for name in names]
         self.load = time.process_time() - start
+        self.versions: dict[str, str] = {}
+
+    def sides(self) -> dict[str, Side]:
+        """Return both."""
+        return {SUITE: self.suite, ONE_BY_ONE: self.one_by_one}
+
+    def close(self) -> None:
+        """Free the models."""
+        self.metrics = []
 
     def suite(self, entries: Sequence[ClipEntry]) -> Turn:
         """Score all clips by all metrics."""
@@ -66,13 +91,14 @@ class Ours:
 class Original:
     """The package in a process of its own."""
 
-    def __init__(self, python: Path, cache: Path, names: Sequence[str], folder: Path) -> None:
-        """Start it; its imports are done when this returns."""
+    def __init__(self, python: Path, cache: Path, names: Sequence[str], folder: Path, *, keep: bool) -> None:
+        """Start it; its imports are done when this returns. With `keep`, models stay for later turns."""
         settings = {
             "scorer": str(ROOT / "rewards" / "workers" / "vbench_scorer.py"),
             "cache": str(cache),
             "device": "cpu",
             "dimensions": list(names),
+            "keep": keep,
             "versions": ["vbench", "torch", "opencv-python", "decord"],
         }
         self._names, self._folder, self._errors = tuple(names), folder, (folder / "original.log").open("w+")
@@ -84,6 +110,10 @@ class Original:
         )
         self.versions: dict[str, str] = self._answer()["versions"]
         self.load = 0.0
+
+    def sides(self) -> dict[str, Side]:
+        """Return the one."""
+        return {ORIGINAL: self.turn}
 
     def turn(self, entries: Sequence[ClipEntry]) -> Turn:
         """Compute every dimension of all clips."""
@@ -135,8 +165,14 @@ class Bridged:
             build_metric("vbench_official", name, {"dimension": name, "cache_dir": cache}, device="cpu")
             for name in names
         ]
+        self.versions: dict[str, str] = {}
+        before = descendants_cpu()
         scored([warm_up], self._metrics, may_fail=True)
-        self.load = descendants_cpu()
+        self.load = descendants_cpu() - before
+
+    def sides(self) -> dict[str, Side]:
+        """Return the one."""
+        return {BRIDGED: self.turn}
 
     def turn(self, entries: Sequence[ClipEntry]) -> Turn:
         """Score all clips; CPU seconds are those of both processes."""

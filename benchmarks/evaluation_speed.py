@@ -25,7 +25,7 @@ import shlex
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +35,7 @@ import av
 import numpy as np
 import torch
 from attention_timing import hardware, write_section
-from evaluation_sides import Bridged, Original, Ours, Side, Turn, decoding
+from evaluation_sides import ONE_BY_ONE, ORIGINAL, SUITE, Bridged, Original, Ours, Party, Turn, decoding
 from evaluation_weights import write_weights
 
 from evaluation.base import ClipEntry
@@ -45,7 +45,6 @@ from rewards.workers.vbench_cache import FILES
 from rlhf_video.data import sha256_file
 from rlhf_video.report.markdown import markdown_table
 
-SUITE, ONE_BY_ONE, ORIGINAL, BRIDGED = "suite", "metric by metric", "original", "original, bridged"
 TOLERANCE = 1e-4
 TARGET = 2.0
 FPS = 16
@@ -157,33 +156,38 @@ class Measured:
 
 
 def measure(case: Case, work: Path, options: Mapping[str, Mapping[str, object]], python: Path | None) -> Measured:
-    """Measure all sides of a case in turns; without `python`, ours alone."""
+    """Measure all sides of a case; without `python`, ours alone.
+
+    Over several rounds they take turns; in a single one each is closed before the next loads its gigabytes.
+    """
     count, *size = case.clips
     folder = work / case.name.replace(" ", "_")
     folder.mkdir(exist_ok=True)
     entries = [make_clip(folder / f"clip{'x' * number}.mp4", *size) for number in range(count)]
-    with ExitStack() as stack:
-        ours = Ours(case.metrics, options)
-        sides: dict[str, Side] = {SUITE: lambda: ours.suite(entries), ONE_BY_ONE: lambda: ours.one_by_one(entries)}
-        load, versions = {SUITE: ours.load, ONE_BY_ONE: ours.load}, {}
-        bridged = original = None
-        if python is not None and case.is_vbench:
-            cache = work / "cache"
-            bridged = Bridged(cache, case.metrics, make_clip(folder / "warm.mp4", 3, 128, 144))
-            stack.callback(bridged.close)
-            original = Original(python, cache, case.metrics, folder)
-            stack.callback(original.close)
-            versions, load[BRIDGED] = original.versions, bridged.load
-            sides |= {ORIGINAL: lambda: original.turn(entries), BRIDGED: lambda: bridged.turn(entries)}
-        turns: dict[str, list[Turn]] = {name: [] for name in sides}
-        decode, worst = [], 0.0
-        for _ in range(case.rounds):
-            decode.append(decoding(entries))
-            for name, side in sides.items():
-                turns[name].append(side())
-            worst = max(worst, check_agreement({name: own[-1] for name, own in turns.items()}))
-        if original is not None:
-            load[ORIGINAL] = original.load
+    openers: list[Callable[[], Party]] = [lambda: Ours(case.metrics, options)]
+    if python is not None and case.is_vbench:
+        cache, warm_up = work / "cache", make_clip(folder / "warm.mp4", 3, 128, 144)
+        openers.append(lambda: Original(python, cache, case.metrics, folder, keep=case.rounds > 1))
+        openers.append(lambda: Bridged(cache, case.metrics, warm_up))
+    turns: dict[str, list[Turn]] = {}
+    load: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    decode: list[float] = []
+    for batch in [openers] if case.rounds > 1 else [[opener] for opener in openers]:
+        with ExitStack() as stack:
+            parties = [opener() for opener in batch]
+            for party in parties:
+                stack.callback(party.close)
+                versions |= party.versions
+            for _ in range(case.rounds):
+                decode.append(decoding(entries))
+                for party in parties:
+                    for name, side in party.sides().items():
+                        turns.setdefault(name, []).append(side(entries))
+                        load[name] = party.load
+                        told = {metric: round(seconds, 2) for metric, seconds in turns[name][-1].by_metric.items()}
+                        print(f"{case.name}, {name}: {turns[name][-1].cpu:.2f} CPU s {told}", file=sys.stderr)
+    worst = max(check_agreement({name: own[number] for name, own in turns.items()}) for number in range(case.rounds))
     return Measured(case, turns, load, decode, worst, versions)
 
 

@@ -23,7 +23,8 @@ import torch
 class Loading:
     """What loaders have returned, and how long they took, in wall-clock and in process seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
         self.wall = self.cpu = 0.0
         self._kept: dict[tuple, object] = {}
 
@@ -40,6 +41,8 @@ class Loading:
                 loaded = load(*arguments, **named)
                 self.wall += time.perf_counter() - wall
                 self.cpu += time.process_time() - cpu
+                if not self._keep:
+                    return loaded
                 self._kept[key] = loaded
             return self._kept[key]
 
@@ -62,7 +65,7 @@ class Original:
         """Import every dimension's module; imports count on neither side."""
         scorer = import_scorer(settings["scorer"])
         self.scorer = scorer.Scorer({"cache": settings["cache"], "device": settings["device"]})
-        self.loaders, self.loading = scorer.LOADERS, Loading()
+        self.loaders, self.loading = scorer.LOADERS, Loading(keep=settings["keep"])
         for dimension in settings["dimensions"]:
             if dimension in ("temporal_style", "overall_consistency"):
                 scorer._provide_vocabulary(self.scorer.cache)
