@@ -3,14 +3,14 @@
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Connection, event, func, select
+from sqlalchemy import event, func, select
 
 from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
@@ -75,39 +75,31 @@ def test_a_locked_database_is_waited_for_and_then_busy(arena: Arena, client: Tes
         refused_then_stored_once(arena, client, sent, lambda: other.execute("ROLLBACK"))
 
 
+def before_each_transaction(arena: Arena, pragma: str) -> Callable[[str], None]:
+    """Run a pragma before every transaction; return what sets another one."""
+    state = {"pragma": pragma}
+
+    def run(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA {state['pragma']}")
+
+    event.listen(arena.engine.pool, "checkout", run)
+    return lambda other: state.update(pragma=other)
+
+
 def test_a_read_only_database_is_busy(arena: Arena, client: TestClient) -> None:
     sent = ballot(ask(client))
-
-    def forbid(connection: Connection) -> None:
-        connection.exec_driver_sql("PRAGMA query_only = ON")
-
-    def mend() -> None:
-        event.remove(arena.engine, "begin", forbid)
-        event.listen(arena.engine, "begin", lambda connection: connection.exec_driver_sql("PRAGMA query_only = OFF"))
-
-    event.listen(arena.engine, "begin", forbid)
+    set_pragma = before_each_transaction(arena, "query_only = ON")
     assert client.get("/api/v1/session").status_code == 200
-    refused_then_stored_once(arena, client, sent, mend)
+    refused_then_stored_once(arena, client, sent, lambda: set_pragma("query_only = OFF"))
 
 
 def test_a_full_disk_is_busy(arena: Arena, client: TestClient) -> None:
     sent = {**ballot(ask(client)), "comment": "x" * 2000}
-
-    def limit(pages: str) -> Any:
-        return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-
-    full = limit("1")  # SQLite takes the number of pages that there are
-    event.listen(arena.engine, "begin", full)
-
-    def mend() -> None:
-        event.remove(arena.engine, "begin", full)
-        event.listen(arena.engine, "begin", limit("1000000"))
-
-    for _ in range(20):  # what is free within the last page is used up first
-        reply = client.post("/api/v1/consent", json={"version": "x" * 32})
-        if reply.status_code == 503:
+    set_pragma = before_each_transaction(arena, "max_page_count = 1")  # SQLite takes the number that there are
+    for _ in range(50):  # what is free within the pages that there are is used up first
+        if client.post("/api/v1/consent", json={"version": "x" * 32}).status_code == 503:
             break
-    refused_then_stored_once(arena, client, sent, mend)
+    refused_then_stored_once(arena, client, sent, lambda: set_pragma("max_page_count = 1000000"))
 
 
 def test_a_database_that_cannot_be_read_is_busy_too(arena: Arena, client: TestClient, file: Path) -> None:

@@ -1,0 +1,92 @@
+"""What is said of each rater and of their agreement is counted from what they did."""
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.arena_state import Arena
+from app.database.tables import Assignment, Pair, Rater, Vote
+from app.quality.agreement import question_agreement
+from app.quality.reliability import RaterReport, rater_reports
+from app.studies.study import find_study
+from app.voting.clean_votes import clean_votes
+from app.web.server import create_app
+from tests.unit.app.test_vote_api import ask, ballot
+
+QUESTIONS = ("visual_quality", "motion_quality", "text_alignment", "overall")
+
+
+def say(arena: Arena, client: TestClient, word: str, *, seconds: float = 5.0) -> dict[str, str]:
+    """Answer the next pair by clip, A or tie or B; return the assignment and its pair."""
+    pair = ask(client)
+    with arena.reading() as session:
+        shown = session.get_one(Assignment, pair["assignment"])
+        side = "same" if word == "tie" else "left" if (word == "A") == shown.a_is_left else "right"
+        sent = ballot(pair, answers=dict.fromkeys(QUESTIONS, side), decision_ms=seconds * 1000)
+        assert client.post("/api/v1/votes", json=sent).status_code == 201
+        return {"assignment": shown.id, "pair": shown.pair_id}
+
+
+def reports(arena: Arena) -> dict[str, RaterReport]:
+    """Return the reports of the demo study by rater."""
+    with arena.reading() as session:
+        return {report.rater: report for report in rater_reports(session, find_study(session, "demo"))}
+
+
+def test_gold_and_repeats_are_counted_apart_from_votes(arena: Arena, client: TestClient) -> None:
+    right, wrong, first, again = (say(arena, client, word) for word in ("A", "B", "A", "A"))
+
+    def change(session: Session) -> None:
+        for gold in (right, wrong):
+            session.execute(update(Pair).where(Pair.id == gold["pair"]).values(kind="gold", expected={"overall": "A"}))
+        session.execute(
+            update(Assignment).where(Assignment.id == again["assignment"]).values(repeats=first["assignment"])
+        )
+
+    arena.writer.run(change)
+    (report,) = reports(arena).values()
+    assert (report.gold_right, report.gold_total, report.num_votes) == (1, 2, 4)
+    assert report.gold is not None
+    assert 0.0 <= report.gold.low < 0.5 < report.gold.high <= 1.0
+    assert (report.repeats_same, report.repeats_total) == (1, 1)
+    assert (report.tie_share, report.agreement) == (0.0, None)
+
+
+def test_the_shorter_clock_is_the_decision_time(arena: Arena, client: TestClient) -> None:
+    say(arena, client, "A", seconds=3600.0)  # the server knows better
+    say(arena, client, "A", seconds=0.0001)
+    with arena.reading() as session:
+        (vote, *_) = session.scalars(select(Vote).order_by(Vote.stored_at)).all()
+        issued = session.get_one(Assignment, vote.assignment_id).issued_at
+        took = (vote.stored_at - issued).total_seconds()
+    (report,) = reports(arena).values()
+    assert report.median_decision_s == pytest.approx((took + 0.0001) / 2)
+
+
+def test_agreement_is_with_the_others_of_the_same_pair(arena: Arena, client: TestClient) -> None:
+    app = client.app
+    for _ in range(4):
+        say(arena, client, "A")
+    others = []
+    for answer in ("A", "B"):
+        with TestClient(create_app(arena), headers=client.headers) as browser:
+            browser.app = app
+            browser.post("/api/v1/consent", json={"version": "1"})
+            for _ in range(4):
+                say(arena, browser, answer)
+            others.append(browser.get("/api/v1/session").json()["rater"])
+    with arena.reading() as session:
+        names = {rater.pseudonym: rater.id for rater in session.scalars(select(Rater))}
+        rows = question_agreement(clean_votes(session, find_study(session, "demo")))
+    found = reports(arena)
+    assert [found[names[name]].agreement for name in others] == [0.5, 0.0]
+    assert {report.agreement for report in found.values()} == {0.5, 0.0}
+    assert [row.question for row in rows] == ["overall", "motion_quality", "text_alignment", "visual_quality"]
+    for row in rows:
+        assert (row.num_votes, row.num_pairs, row.num_raters) == (12, 4, 3)
+        assert row.percent == pytest.approx(1 / 3)
+        assert row.alpha_ordinal is not None
+        assert row.alpha_ordinal.mean < 0.0
+        assert row.ceiling is not None
+        assert row.ceiling.mean == pytest.approx(1 / 3)  # A with A and B: half; B against two As: never
