@@ -1,8 +1,10 @@
 """What a load test found: latencies, and whether the database holds exactly what was acknowledged."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import select
@@ -26,6 +28,9 @@ _KINDS = {
     "retry": "the same vote again",
 }
 _CHUNK = 500  # SQLite takes a limited number of values in one statement
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,7 @@ def run_load_test(config: ArenaConfig, *, url: str, study: str, **amounts: float
     process = find_server(plan.url)
     try:
         before = usage_of(process) if process else None
-        seen = asyncio.run(apply_load(plan))
+        seen = _run_apart(apply_load(plan))
         after = usage_of(process) if process else None
         with Session(engine) as session:
             lost, duplicates = look_up(session, seen.acknowledged)
@@ -138,3 +143,9 @@ def look_up(session: Session, acknowledged: Mapping[str, str]) -> tuple[int, int
         stored.update(session.execute(select(Vote.id, Vote.assignment_id).where(Vote.assignment_id.in_(chunk))).all())
     lost = sum(stored.get(vote) != assignment for vote, assignment in acknowledged.items())
     return lost, len(stored) - len(set(stored.values()))
+
+
+def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: the caller's may have an event loop already, as a browser's test has."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
