@@ -23,7 +23,7 @@ from tests.unit.app.conftest import make_study
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = 3
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a busy machine starts four servers
 
 
 def free_port() -> int:
@@ -105,20 +105,18 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) 
     raters = [threading.Thread(daemon=True, target=vote_until, args=(stop, url, acknowledged, sent)) for _ in range(6)]
     for rater in raters:
         rater.start()
-    counts = []
+    counts: list[int] = []
+
+    def wait_for(number: int) -> None:
+        while len(acknowledged) < number and any(rater.is_alive() for rater in raters):
+            time.sleep(0.02)
+
     for _ in range(KILLS):
         with server(data, port):
-            before = len(acknowledged)
-            for _ in range(200):
-                if len(acknowledged) >= before + 15 or not any(rater.is_alive() for rater in raters):
-                    break
-                time.sleep(0.1)
+            wait_for(len(acknowledged) + 15)
         counts.append(len(acknowledged))
     with server(data, port):
-        for _ in range(100):
-            if len(acknowledged) > counts[-1] or not any(rater.is_alive() for rater in raters):
-                break
-            time.sleep(0.1)
+        wait_for(counts[-1] + 1)
         stop.set()
         for rater in raters:
             rater.join()

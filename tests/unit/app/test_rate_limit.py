@@ -5,9 +5,8 @@ import uuid
 import pytest
 from fastapi.testclient import TestClient
 
-from app.arena_state import Arena
 from app.quality.rate_limit import NETWORK_LIMITS, RATER_LIMITS, Bucket, RateLimiter
-from app.web.server import create_app
+from tests.unit.app.conftest import ORIGIN
 
 
 class Clock:
@@ -63,24 +62,20 @@ def test_a_class_of_a_hundred_behind_one_address_never_waits() -> None:
 
 
 def test_a_script_gets_429_with_the_seconds_to_wait_and_others_go_on(
-    arena: Arena, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RATER_LIMITS, "assignment", Bucket(5, 0.5))
-    with TestClient(create_app(arena), headers=client.headers) as second:
-        app = client.app
-        replies = [client.post("/api/v1/assignments", json={"study": "demo"}) for _ in range(7)]
-        assert [reply.status_code for reply in replies] == [201] + [200] * 4 + [429] * 2
-        refused = replies[-1]
-        assert refused.json()["error"]["code"] == "rate_limited"
-        assert int(refused.headers["retry-after"]) in (1, 2)
-        second.app = app
-        assert second.post("/api/v1/consent", json={"version": "1"}).status_code == 200
-        assert second.post("/api/v1/assignments", json={"study": "demo"}).status_code == 201
+    replies = [client.post("/api/v1/assignments", json={"study": "demo"}) for _ in range(7)]
+    assert [reply.status_code for reply in replies] == [201] + [200] * 4 + [429] * 2
+    refused = replies[-1]
+    assert refused.json()["error"]["code"] == "rate_limited"
+    assert int(refused.headers["retry-after"]) in (1, 2)
+    second = TestClient(client.app, headers={"origin": ORIGIN})
+    assert second.post("/api/v1/consent", json={"version": "1"}).status_code == 200
+    assert second.post("/api/v1/assignments", json={"study": "demo"}).status_code == 201
 
 
-def test_cookies_made_up_for_every_request_do_not_help(
-    arena: Arena, client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cookies_made_up_for_every_request_do_not_help(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORK_LIMITS, "vote", Bucket(5, 0.5))
     codes = []
     for _ in range(7):

@@ -11,7 +11,7 @@ from app.quality.agreement import question_agreement
 from app.quality.reliability import RaterReport, rater_reports
 from app.studies.study import find_study
 from app.voting.clean_votes import clean_votes
-from app.web.server import create_app
+from tests.unit.app.conftest import ORIGIN
 from tests.unit.app.test_vote_api import ask, ballot
 
 QUESTIONS = ("visual_quality", "motion_quality", "text_alignment", "overall")
@@ -65,17 +65,14 @@ def test_the_shorter_clock_is_the_decision_time(arena: Arena, client: TestClient
 
 
 def test_agreement_is_with_the_others_of_the_same_pair(arena: Arena, client: TestClient) -> None:
-    app = client.app
     for _ in range(4):
         say(arena, client, "A")
     others = []
     for answer in ("A", "B"):
-        with TestClient(create_app(arena), headers=client.headers) as browser:
-            browser.app = app
-            browser.post("/api/v1/consent", json={"version": "1"})
-            for _ in range(4):
-                say(arena, browser, answer)
-            others.append(browser.get("/api/v1/session").json()["rater"])
+        browser = TestClient(client.app, headers={"origin": ORIGIN})
+        others.append(browser.post("/api/v1/consent", json={"version": "1"}).json()["rater"])
+        for _ in range(4):
+            say(arena, browser, answer)
     with arena.reading() as session:
         names = {rater.pseudonym: rater.id for rater in session.scalars(select(Rater))}
         rows = question_agreement(clean_votes(session, find_study(session, "demo")))

@@ -19,6 +19,7 @@ from app.voting.clean_votes import clean_votes
 from app.web.security import CONTENT_SECURITY_POLICY, is_closed
 from app.web.server import create_app
 from app.web.sessions import network_hash
+from tests.unit.app.conftest import SYSTEMS
 
 EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 ASK = {"study": "demo"}
@@ -182,7 +183,7 @@ def test_gradio_pages_still_get_what_they_ask_for() -> None:
 def test_gradio_pages_name_no_system_before_the_vote(arena: Arena, client: TestClient) -> None:
     for path in ("/", "/config", "/gradio_api/info", "/progress", "/leaderboard"):
         reply = client.get(path)
-        for secret in ("wan-plain", "wan-tuned", str(arena.config.data)):
+        for secret in (*SYSTEMS, str(arena.config.data)):
             assert secret not in reply.text, path
 
 
