@@ -1,9 +1,8 @@
 """How many votes the stopping rule would still want."""
 
 from app.boards.board import Match
+from rlhf_video.errors import ConfigError
 from rlhf_video.stats import votes_needed
-
-_NEAREST = 0.01  # to one half: nearer, the number of votes is beyond any plan
 
 
 def votes_left(match: Match, num_pairs: int) -> int | None:
@@ -14,7 +13,8 @@ def votes_left(match: Match, num_pairs: int) -> int | None:
         num_pairs: Pairs of systems that share the chance of a false call.
 
     Returns:
-        0 where it is decided, or about to be; None where the two are equal so far, or nobody preferred any.
+        0 where it is decided, or about to be; None where nobody preferred any, or the two are so equal so far that the
+        number is beyond any plan.
     """
     if match.decision.winner:
         return 0
@@ -22,7 +22,10 @@ def votes_left(match: Match, num_pairs: int) -> int | None:
     if not decided:
         return None
     rate = min(max(match.wins / decided, 0.02), 0.98)
-    if abs(rate - 0.5) < _NEAREST:
+    if rate == 0.5:
         return None
-    needed = votes_needed(rate, tie_rate=min(match.ties / (decided + match.ties), 0.9), num_pairs=num_pairs)
+    try:
+        needed = votes_needed(rate, tie_rate=min(match.ties / (decided + match.ties), 0.9), num_pairs=num_pairs)
+    except ConfigError:  # too near to one half
+        return None
     return max(0, needed.with_ties(needed.expected) - decided - match.ties)

@@ -22,4 +22,4 @@ def test_loopback_is_open_for_process_groups() -> None:
 
 def test_hub_libraries_are_offline_and_silent() -> None:
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY"):
-        assert os.environ[name] == "1"
+        assert os.environ[name] in {"1", "True"}  # a Gradio application without analytics writes True

@@ -28,7 +28,7 @@ PASSWORD = "correct horse"
 RATERS = ("amber-owl", "azure-hare", "coral-wren", "green-lynx", "ivory-newt", "teal-finch")
 LINE = {"base": None, "tuned": "base", "overfit": "tuned"}
 """System -> what it was trained from: people like `tuned` best; the reward likes `overfit` best."""
-_LIKED = {"base": 0.0, "tuned": 1.2, "overfit": 0.1}
+_LIKED = {"base": 0.0, "tuned": 2.0, "overfit": 0.1}
 _REWARDED = {"base": 0.2, "tuned": 0.4, "overfit": 0.9}
 WORDS = ("a red ball", "two squares", "a <b>bold</b> star", "rain on a roof", "a paper boat", "fog", "a cat", "waves")
 
@@ -83,11 +83,14 @@ def _vote(session: Session, raters: list[Rater]) -> None:
     """Let every rater judge every pair; the first pair is reported by the last rater, one lease stays open."""
     rng, now = np.random.default_rng(0), utc_now() - timedelta(hours=2)
     names = {system.id: system.name for system in session.scalars(select(System))}
-    pairs = session.scalars(select(Pair).join(Prompt, Prompt.id == Pair.prompt_id).order_by(Prompt.text, Pair.id)).all()
-    for number, pair in enumerate(pairs):
-        better = _LIKED[names[str(pair.a.system_id)]] - _LIKED[names[str(pair.b.system_id)]]
+
+    def order(pair: Pair) -> tuple[str, list[str]]:  # ids and sides are drawn anew in every run
+        return pair.prompt.text, sorted((names[pair.a.system_id], names[pair.b.system_id]))
+
+    for number, pair in enumerate(sorted(session.scalars(select(Pair)), key=order)):
+        better = _LIKED[names[pair.a.system_id]] - _LIKED[names[pair.b.system_id]]
         for rater in raters:
-            feeling = better + rng.logistic()
+            feeling = better + rng.logistic() * (1 if names[pair.a.system_id] < names[pair.b.system_id] else -1)
             answer = "tie" if abs(feeling) < 0.4 else "A" if feeling > 0 else "B"
             is_last = rater is raters[-1]
             state = "reported" if is_last and number == 0 else "open" if is_last and number == 1 else "voted"
