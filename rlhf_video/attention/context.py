@@ -1,7 +1,7 @@
 """What one forward pass tells the attention layers."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlhf_video.attention.grid import Grid
 from rlhf_video.attention.problem import Text
@@ -51,3 +51,10 @@ class LayerSlot:
         """
         self.backend = backend
         self.state: LayerState | None = None
+
+
+class SlottedProcessor:
+    """An attention processor that reads what a forward pass is from a slot; recomputation restores the slot."""
+
+    slot: Any
+    """Has `state`: what the layer does in the forward pass that is running."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlhf_video.attention.context import AttentionContext, LayerSlot
+from rlhf_video.attention.context import AttentionContext, LayerSlot, SlottedProcessor
 from rlhf_video.attention.problem import Problem
 from rlhf_video.attention.window_spec import WindowSpec
 from rlhf_video.attention.windowed import attend_in_windows
@@ -45,7 +45,7 @@ _PLAIN = {"dropout_p": 0.0, "is_causal": False, "enable_gqa": False, "parallel_c
 """Options of the stock attention functions, at the only values that windows know."""
 
 
-class WindowedProcessor:
+class WindowedProcessor(SlottedProcessor):
     """What the subclasses made here have in common."""
 
     slot: LayerSlot

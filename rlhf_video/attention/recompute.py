@@ -1,4 +1,4 @@
-"""Gradient checkpointing with windows: a block is recomputed with the windows that its forward pass saw.
+"""Gradient checkpointing with windows or causal contexts: a block is recomputed with what its forward pass saw.
 
 A checkpointed block runs again in the backward pass, when other forward passes may have changed the grid. With the
 same number of tokens nothing would fail: the gradients would be those of another attention, silently.
@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from rlhf_video.attention.context import LayerSlot, LayerState
-from rlhf_video.attention.processors import WindowedProcessor
+from rlhf_video.attention.context import SlottedProcessor
 from rlhf_video.errors import ConfigError
 
 
@@ -37,28 +36,28 @@ class _RememberedBlock(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block  # a submodule: checkpoint functions look for adapters in it
-        self.layers = list(_windowed_layers(block))
+        self.layers = list(_slotted_layers(block))
         self.states = [(processor.slot, processor.slot.state) for _, processor in self.layers]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if any(module.processor is not processor for module, processor in self.layers):
             raise ConfigError(
-                "An attention plan was taken off, or replaced, between a checkpointed forward pass and its backward "
-                "pass, which would recompute other attention: run the backward pass first."
+                "An attention plan, or causal attention, was taken off or replaced between a checkpointed forward pass "
+                "and its backward pass, which would recompute other attention: run the backward pass first."
             )
         with _restored(self.states):
             return self.block(*args, **kwargs)
 
 
-def _windowed_layers(block: nn.Module) -> Iterator[tuple[nn.Module, WindowedProcessor]]:
+def _slotted_layers(block: nn.Module) -> Iterator[tuple[nn.Module, SlottedProcessor]]:
     for module in block.modules():
         processor = module.__dict__.get("processor")
-        if isinstance(processor, WindowedProcessor):
+        if isinstance(processor, SlottedProcessor):
             yield module, processor
 
 
 @contextlib.contextmanager
-def _restored(states: list[tuple[LayerSlot, LayerState | None]]) -> Iterator[None]:
+def _restored(states: list[tuple[Any, Any]]) -> Iterator[None]:
     now = [slot.state for slot, _ in states]
     try:
         for slot, state in states:

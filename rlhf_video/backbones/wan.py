@@ -12,7 +12,10 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 
+from rlhf_video.attention import Grid
+from rlhf_video.attention.causal import CausalContext, causal_attention
 from rlhf_video.backbones.base import BackboneSpec, Conditioning, VideoBackbone
+from rlhf_video.backbones.causal_host import CausalHost
 from rlhf_video.backbones.chunked_decode import chunked_decode, clamp_to_unit
 from rlhf_video.backbones.folders import read_json
 from rlhf_video.backbones.text import PromptEncoder
@@ -29,7 +32,7 @@ WAN_LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.n
 _COMPONENTS = ("transformer", "transformer_2")
 
 
-class WanBackbone(VideoBackbone):
+class WanBackbone(CausalHost, VideoBackbone):
     """A frozen Wan model in the project's interface."""
 
     vae: AutoencoderKLWan
@@ -146,10 +149,27 @@ class WanBackbone(VideoBackbone):
         if self._prompts is not None:
             self._prompts.release()
 
+    def latent_grid(self, latents: Tensor) -> Grid:
+        """Return the tokens of latents (B, C, Fl, Hl, Wl)."""
+        return Grid(*(size // patch for size, patch in zip(latents.shape[2:], self.spec.patch_size, strict=True)))
+
     def velocity(
-        self, latents: Tensor, sigma: Tensor, cond: Conditioning, *, guidance: float | tuple[float, float] = 1.0
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        guidance: float | tuple[float, float] = 1.0,
+        context: CausalContext | None = None,
     ) -> Tensor:
         """Return the predicted velocity; see `VideoBackbone.velocity`.
+
+        Args:
+            latents: See there.
+            sigma: See there.
+            cond: See there.
+            guidance: See there; 1 with a context.
+            context: Of a causal forward pass; None is the stock, bidirectional model.
 
         Raises:
             ConfigError: The batch of conditioning does not fit, or a batch of noise levels lies on both sides of the
@@ -163,6 +183,11 @@ class WanBackbone(VideoBackbone):
         timestep = self._timestep(sigma, latents)
         model_input = latents.to(self.dtype)
         embeds = cond.prompt_embeds.to(device=self.device, dtype=self.dtype)
+        if context is not None:
+            if scale != 1.0:
+                raise ConfigError("A causal context belongs to one prompt: guidance runs two roll-out states.")
+            with causal_attention(self.transformers[name], context):
+                return self._forward(name, model_input, timestep, embeds).to(latents.dtype)
         if scale == 1.0:
             return self._forward(name, model_input, timestep, embeds).to(latents.dtype)
         negative = cond.negative_embeds.to(device=self.device, dtype=self.dtype)

@@ -62,33 +62,43 @@ class LoraConfig:
             raise AdapterError("lora.targets is empty: name module endings, or leave it null for the backbone's list.")
 
 
-def attach(backbone: Adaptable, config: LoraConfig, *, seed: int) -> list[nn.Parameter]:
+def attach(backbone: Adaptable, config: LoraConfig, *, seed: int, name: str = ADAPTER_NAME) -> list[nn.Parameter]:
     """Add a trainable adapter that starts as exactly nothing (its second matrix is zero).
 
     Args:
         backbone: The model; its own weights are frozen here.
         config: Size and place.
         seed: Seed of the first matrices, which depend on nothing else.
+        name: The default is the policy, which every switch and file means; another name is a further role on the same
+            base (`roles.py`), which runs only inside `role`.
 
     Returns:
         The trainable parameters, float32, in a fixed order.
 
     Raises:
-        AdapterError: There is an adapter already, or a target fits no Linear.
+        AdapterError: There is an adapter of that name already, or a target fits no Linear.
     """
-    check_bare(backbone)
+    others = [layer for _, layer in adapter_layers(backbone)] if name != ADAPTER_NAME else []
+    if name == ADAPTER_NAME or any(name in layer.lora_A for layer in others):
+        check_bare(backbone)
     targets = config.targets or backbone.spec.lora_targets
     for component, transformer in backbone.transformers.items():
         _check_targets(component, transformer, targets)
         transformer.requires_grad_(False)
         settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(targets))
-        cast("PeftAdapterMixin", transformer).add_adapter(settings, adapter_name=ADAPTER_NAME)
+        cast("PeftAdapterMixin", transformer).add_adapter(settings, adapter_name=name)
     generator = torch.Generator().manual_seed(seed)
     for _, layer in adapter_layers(backbone):
-        _initialise(layer, generator)
-    parameters = adapter_parameters(backbone)
+        if name in layer.lora_A:
+            _initialise(layer, generator, name)
+    for layer in others:  # PEFT switches to the newest adapter, and freezes the others
+        layer._active_adapter = [ADAPTER_NAME]
+        for matrix in (layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]):
+            matrix.weight.requires_grad_(True)
+    parameters = adapter_parameters(backbone, name=name)
     logger.info(
-        "Attached LoRA rank=%d alpha=%g: %.3f M trainable parameters in %d tensors",
+        "Attached LoRA '%s' rank=%d alpha=%g: %.3f M trainable parameters in %d tensors",
+        name,
         config.rank,
         config.alpha,
         sum(parameter.numel() for parameter in parameters) / 1e6,
@@ -118,9 +128,9 @@ def _check_targets(component: str, transformer: nn.Module, targets: tuple[str, .
             )
 
 
-def _initialise(layer: LoraLayer, generator: torch.Generator) -> None:
+def _initialise(layer: LoraLayer, generator: torch.Generator, name: str) -> None:
     """Kaiming-uniform first matrix (PEFT's and kohya's choice), zero second matrix, both float32 leaves."""
-    down, up = layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]
+    down, up = layer.lora_A[name], layer.lora_B[name]
     down.float()
     up.float()
     if down.weight.is_meta:
@@ -148,14 +158,17 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def adapter_parameters(backbone: Adaptable) -> list[nn.Parameter]:
-    """Return the adapter's parameters, first and second matrix of every layer, in a fixed order."""
+def adapter_parameters(backbone: Adaptable, *, name: str = ADAPTER_NAME) -> list[nn.Parameter]:
+    """Return an adapter's parameters, first and second matrix of every layer, in a fixed order."""
     return [
-        matrix[ADAPTER_NAME].weight for _, layer in adapter_layers(backbone) for matrix in (layer.lora_A, layer.lora_B)
+        matrix[name].weight
+        for _, layer in adapter_layers(backbone)
+        if name in layer.lora_A
+        for matrix in (layer.lora_A, layer.lora_B)
     ]
 
 
-def adapter_state(backbone: Adaptable) -> dict[str, Tensor]:
+def adapter_state(backbone: Adaptable, *, name: str = ADAPTER_NAME) -> dict[str, Tensor]:
     """Return copies of the adapter's weights on the CPU, named as diffusers saves them.
 
     Keys look like "transformer.blocks.0.attn1.to_q.lora_A.weight"; a two-expert model has "transformer_2." too.
@@ -163,18 +176,20 @@ def adapter_state(backbone: Adaptable) -> dict[str, Tensor]:
     Raises:
         AdapterError: There is no adapter.
     """
-    return {name: parameter.detach().cpu().clone() for name, parameter in named_adapter_parameters(backbone)}
+    named = named_adapter_parameters(backbone, name=name)
+    return {label: parameter.detach().cpu().clone() for label, parameter in named}
 
 
-def named_adapter_parameters(backbone: Adaptable) -> list[tuple[str, nn.Parameter]]:
+def named_adapter_parameters(backbone: Adaptable, *, name: str = ADAPTER_NAME) -> list[tuple[str, nn.Parameter]]:
     """Return the adapter's parameters by the names of `adapter_state`.
 
     Raises:
         AdapterError: There is no adapter.
     """
     named = [
-        (f"{name}.{label}.weight", matrix[ADAPTER_NAME].weight)
-        for name, layer in adapter_layers(backbone)
+        (f"{place}.{label}.weight", matrix[name].weight)
+        for place, layer in adapter_layers(backbone)
+        if name in layer.lora_A
         for label, matrix in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B))
     ]
     if not named:
@@ -182,23 +197,23 @@ def named_adapter_parameters(backbone: Adaptable) -> list[tuple[str, nn.Paramete
     return named
 
 
-def load_adapter_state(backbone: Adaptable, state: Mapping[str, Tensor]) -> None:
-    """Copy weights of `adapter_state` into the adapter that is attached.
+def load_adapter_state(backbone: Adaptable, state: Mapping[str, Tensor], *, name: str = ADAPTER_NAME) -> None:
+    """Copy weights of `adapter_state` into the adapter of that name, which is attached.
 
     Raises:
         AdapterError: Names or shapes differ; nothing is changed then.
     """
-    named = dict(named_adapter_parameters(backbone))
+    named = dict(named_adapter_parameters(backbone, name=name))
     if missing := sorted(set(named) ^ set(state)):
         raise AdapterError(
             f"The adapter file does not fit this backbone: {len(missing)} weights are on one side only, first "
             f"{missing[0]}."
         )
-    for name, parameter in named.items():
-        if parameter.shape != state[name].shape:
+    for label, parameter in named.items():
+        if parameter.shape != state[label].shape:
             raise AdapterError(
-                f"The adapter file does not fit: {name} is {tuple(state[name].shape)}, here {tuple(parameter.shape)}."
+                f"The adapter file does not fit: {label} is {tuple(state[label].shape)}, here {tuple(parameter.shape)}."
             )
     with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(state[name])
+        for label, parameter in named.items():
+            parameter.copy_(state[label])

@@ -1,4 +1,4 @@
-"""Adapter off, adapter weaker, and gradient checkpointing that remembers which of them the forward pass saw.
+"""Adapter off, adapter weaker, another adapter, and gradient checkpointing that remembers what the forward pass saw.
 
 PEFT's own switches toggle `requires_grad` and are read again when a checkpointed block is recomputed: a backward
 pass after a switch then silently yields no gradient, or a wrong one. Here a switch never touches `requires_grad`,
@@ -17,16 +17,20 @@ from torch.utils.checkpoint import checkpoint
 from rlhf_video.errors import AdapterError
 from rlhf_video.lora.adapter import ADAPTER_NAME, Adaptable, adapter_layers
 
-_State = tuple[bool, float]
+_State = tuple[bool, float, tuple[str, ...]]
+"""Whether adapters are off, the policy's strength, and which adapters run."""
 
 
 def _get(layer: LoraLayer) -> _State:
-    return layer.disable_adapters, layer.scaling[ADAPTER_NAME]
+    return layer.disable_adapters, layer.scaling.get(ADAPTER_NAME, 1.0), tuple(layer.active_adapters)
 
 
 def _set(layer: LoraLayer, state: _State) -> None:
-    # Not `layer.enable_adapters(False)`: that also drops requires_grad, and a later backward finds no leaf.
-    layer._disable_adapters, layer.scaling[ADAPTER_NAME] = state
+    # Not `layer.enable_adapters(False)` or `set_adapter`: they drop requires_grad, and a later backward finds no leaf.
+    layer._disable_adapters, scale, active = state
+    layer._active_adapter = list(active)
+    if ADAPTER_NAME in layer.scaling:
+        layer.scaling[ADAPTER_NAME] = scale
 
 
 @contextlib.contextmanager
@@ -47,8 +51,8 @@ def adapter_off(backbone: Adaptable) -> Iterator[None]:
     layers = [layer for _, layer in adapter_layers(backbone)]
     states = [_get(layer) for layer in layers]
     try:
-        for layer, (_, scale) in zip(layers, states, strict=True):
-            _set(layer, (True, scale))
+        for layer, (_, scale, active) in zip(layers, states, strict=True):
+            _set(layer, (True, scale, active))
         yield
     finally:
         for layer, state in zip(layers, states, strict=True):
@@ -66,8 +70,35 @@ def adapter_scale(backbone: Adaptable, scale: float) -> Iterator[None]:
     layers = [layer for _, layer in adapter_layers(backbone)]
     states = [_get(layer) for layer in layers]
     try:
-        for layer, (off, full) in zip(layers, states, strict=True):
-            _set(layer, (off, full * scale))
+        for layer, (off, full, active) in zip(layers, states, strict=True):
+            _set(layer, (off, full * scale, active))
+        yield
+    finally:
+        for layer, state in zip(layers, states, strict=True):
+            _set(layer, state)
+
+
+@contextlib.contextmanager
+def running(backbone: Adaptable, name: str | None) -> Iterator[None]:
+    """Run with one adapter of several, whose gradients stay what they are; None runs the frozen base.
+
+    Unlike `adapter_off`, gradients may be recorded: for the inputs of the base, or for the adapter that runs. A block
+    that `checkpoint_with_adapters` recomputes sees this switch, so the backward pass may come later.
+
+    Args:
+        backbone: The model; both adapters are attached.
+        name: As given to `attach`.
+
+    Raises:
+        AdapterError: No adapter of that name is attached.
+    """
+    layers = [layer for _, layer in adapter_layers(backbone)]
+    if name is not None and not any(name in layer.lora_A for layer in layers):
+        raise AdapterError(f"No adapter '{name}' is attached to this backbone: attach it first.")
+    states = [_get(layer) for layer in layers]
+    try:
+        for layer, (_, scale, active) in zip(layers, states, strict=True):
+            _set(layer, (name is None, scale, active if name is None else (name,)))
         yield
     finally:
         for layer, state in zip(layers, states, strict=True):
