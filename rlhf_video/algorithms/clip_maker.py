@@ -66,6 +66,10 @@ def sampler_sigmas(sampling: SamplingConfig, backbone: VideoBackbone) -> Tensor:
     return flow_sigmas(sampling.num_steps, sampler_shift(sampling, backbone)).to(backbone.device)
 
 
+StudentSampler = Callable[[Sequence[str], Tensor, Sequence[int], str], Tensor]
+"""(prompts, noise, index of each clip's noise, name of the noise) -> clean latents."""
+
+
 class ClipMaker:
     """Samples clips of the run's size; noise depends on the seed and the names of a draw alone."""
 
@@ -87,6 +91,8 @@ class ClipMaker:
         self.backbone, self.distribution, self.sampling = backbone, distribution, sampling
         self.sigmas = sampler_sigmas(sampling, backbone)
         self._seed, self._batch = seed, batch
+        self.student: StudentSampler | None = None
+        """How the adapter samples where that is not the base's way, as in distillation."""
         self.shape(1)
 
     def shape(self, batch: int) -> VideoShape:
@@ -157,7 +163,11 @@ class ClipMaker:
             parts = []
             for start in range(0, len(share), self._batch):
                 batch = share[start : start + self._batch]
-                noise = self.noise([seeds[index] for index in batch], purpose)
-                latents = sample(self.velocity([prompts[index] for index in batch]), noise, self.sigmas)
+                chosen, numbers = [prompts[index] for index in batch], [seeds[index] for index in batch]
+                noise = self.noise(numbers, purpose)
+                if self.student is None or off:
+                    latents = sample(self.velocity(chosen), noise, self.sigmas)
+                else:
+                    latents = self.student(chosen, noise, numbers, purpose)
                 parts.append(self.backbone.decode(latents))
         return self.distribution.gather(torch.cat(parts))[: len(prompts)].cpu()

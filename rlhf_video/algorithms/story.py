@@ -50,7 +50,13 @@ class Story:
 
 
 def save(
-    config: WorldConfig, world: World, state: Mapping[str, Tensor], run: Run, *, lora: LoraConfig | None = None
+    config: WorldConfig,
+    world: World,
+    state: Mapping[str, Tensor],
+    run: Run,
+    *,
+    lora: LoraConfig | None = None,
+    metadata: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the adapter's weights, before anything that can still fail.
 
@@ -60,11 +66,13 @@ def save(
         state: `learner.published()`, which every process must have called.
         run: Its folder.
         lora: Size of the adapter where it is not the config's.
+        metadata: Further plain values for the file's header.
     """
     folder = run.directory / "adapter"
     if run.is_main:
-        metadata = {"base": config.backbone, "config_hash": config_hash(config), "recommended_scale": SCALE}
-        save_adapter(folder, state, backbone=world.backbone, config=lora or config.lora, metadata=metadata)
+        facts = {"base": config.backbone, "config_hash": config_hash(config), "recommended_scale": SCALE}
+        header = {**facts, **(metadata or {})}
+        save_adapter(folder, state, backbone=world.backbone, config=lora or config.lora, metadata=header)
     return folder
 
 

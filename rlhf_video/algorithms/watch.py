@@ -28,11 +28,11 @@ class Further:
 class Part(Protocol):
     """Something else that a checkpoint holds."""
 
-    def state(self) -> dict[str, float]:
-        """Return what to keep."""
+    def state(self) -> Mapping[str, Any]:
+        """Return what to keep; called on every process."""
         ...
 
-    def load_state(self, state: Mapping[str, float]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         ...
 
@@ -94,7 +94,7 @@ class Watch:
         self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
         self._learner.load_state(restored[1])
         for name, part in self._parts.items():
-            part.load_state(cast(Mapping[str, float], restored[1][name]))
+            part.load_state(cast(Mapping[str, Any], restored[1][name]))
         return restored[0]
 
     def validate(self, step: int) -> None:

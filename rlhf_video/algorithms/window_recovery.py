@@ -25,13 +25,13 @@ from torch import Tensor
 
 from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.draws import dropped_prompts, training_sigmas, trajectory_rows
+from rlhf_video.algorithms.generated_clips import GeneratedClips
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome, score_views
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_setup import load_suites, open_world
 from rlhf_video.algorithms.story import Story, finished_outcome, measure_end, save, tell
 from rlhf_video.algorithms.watch import Watch
-from rlhf_video.algorithms.window_recovery_data import GeneratedClips
 from rlhf_video.algorithms.window_recovery_passes import (
     AnnealedWindows,
     attention_error,
@@ -81,8 +81,12 @@ def train(config: SftConfig, *, accelerator: Accelerator, resume: bool = False) 
         resume=resume,
         may_change=may_change(MAY_CHANGE, config.optim),
     )
-    clips = GeneratedClips.of_training(config, world)
-    held_out = GeneratedClips.of_validation(config, world)
+    prompts = [prompt for prompt in world.suites.train.prompts for _ in range(recovery.clips_per_prompt)]
+    keeps_states = recovery.states == "trajectory"
+    clips = GeneratedClips(config, world, prompts, purpose="teacher's clips", keeps_states=keeps_states)
+    held_out = GeneratedClips(
+        config, world, world.suites.validation.prompts, purpose="teacher's held-out clips", keeps_states=False
+    )
     learner = Learner(config, world.backbone, distribution)
     extra = RecoveryMeasure(world, teacher_error(config, world, held_out))
     watch = Watch(world, learner, run, extra, files={"prompts.train": world.suites.train.sha256})

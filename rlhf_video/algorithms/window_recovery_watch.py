@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from rlhf_video.algorithms.draws import measured_sigmas
+from rlhf_video.algorithms.generated_clips import GeneratedClips
 from rlhf_video.algorithms.held_out_error import HeldOutError
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.watch import Further
-from rlhf_video.algorithms.window_recovery_data import GeneratedClips
 from rlhf_video.algorithms.window_recovery_passes import student_pass, teacher_pass
 from rlhf_video.algorithms.world import Validated, World
 from rlhf_video.diffusion.flow import interpolate, velocity_error

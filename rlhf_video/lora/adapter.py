@@ -118,7 +118,7 @@ def check_bare(backbone: Adaptable) -> None:
 
 
 def _check_targets(component: str, transformer: nn.Module, targets: tuple[str, ...]) -> None:
-    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear | LoraLayer)]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             endings = sorted({name.rsplit(".", 1)[-1] for name in linear})

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlhf_video.algorithms.sft_config import SftConfig
-from rlhf_video.algorithms.world import World
+from rlhf_video.algorithms.world import World, WorldConfig
 from rlhf_video.data import LatentCache
 from rlhf_video.diffusion.samplers import rollout
 from rlhf_video.lora import adapter_off
@@ -22,7 +21,7 @@ class GeneratedClips:
     """Latents of clips of the dense base, with their prompts, or all states that its sampler went through."""
 
     def __init__(
-        self, config: SftConfig, world: World, prompts: Sequence[str], *, purpose: str, keeps_states: bool
+        self, config: WorldConfig, world: World, prompts: Sequence[str], *, purpose: str, keeps_states: bool
     ) -> None:
         """Generate what is not on disk yet; call it on every process, before an adapter is attached.
 
@@ -44,20 +43,6 @@ class GeneratedClips:
             for index, prompt in enumerate(prompts)
         ]
         self._generate(config.validation.batch, purpose)
-
-    @classmethod
-    def of_training(cls, config: SftConfig, world: World) -> "GeneratedClips":
-        """Return `clips_per_prompt` clips of each training prompt."""
-        assert config.recovery is not None
-        prompts = [prompt for prompt in world.suites.train.prompts for _ in range(config.recovery.clips_per_prompt)]
-        keeps_states = config.recovery.states == "trajectory"
-        return cls(config, world, prompts, purpose="teacher's clips", keeps_states=keeps_states)
-
-    @classmethod
-    def of_validation(cls, config: SftConfig, world: World) -> "GeneratedClips":
-        """Return one clip of each validation prompt."""
-        prompts = world.suites.validation.prompts
-        return cls(config, world, prompts, purpose="teacher's held-out clips", keeps_states=False)
 
     def __len__(self) -> int:
         """Return the number of clips."""

@@ -1,0 +1,176 @@
+"""What distillation needs before its first step: prompts, scores, model, roles, and where the student starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlhf_video.algorithms.asd_config import AsdConfig
+from rlhf_video.algorithms.asd_critics import Adversary, FakeScore
+from rlhf_video.algorithms.asd_losses import RewardLoss
+from rlhf_video.algorithms.asd_student import Student
+from rlhf_video.algorithms.generated_clips import GeneratedClips
+from rlhf_video.algorithms.learner import Learner, StepMetrics
+from rlhf_video.algorithms.reported_rewards import ReportedRewards
+from rlhf_video.algorithms.suites import Suites, first_prompts
+from rlhf_video.algorithms.watch import Part
+from rlhf_video.algorithms.world import World, load_model
+from rlhf_video.backbones.wan import WanBackbone
+from rlhf_video.data import load_prompts
+from rlhf_video.errors import AdapterError, ConfigError
+from rlhf_video.lora import LoraConfig
+from rlhf_video.lora.files import adapter_sha256, read_adapter_folder
+from rlhf_video.lora.joining import AdapterWeights, embedded
+from rlhf_video.runtime import Distribution
+
+
+@dataclass(frozen=True)
+class AsdParts:
+    """Everything that an optimiser step uses."""
+
+    world: World
+    backbone: WanBackbone
+    student: Student
+    learner: Learner
+    fake: FakeScore
+    adversary: Adversary | None
+    """None where the adversarial weight is 0."""
+    reward: RewardLoss | None
+    """None where the reward's weight is 0."""
+    teacher_clips: GeneratedClips | None
+    """What plays real, where that is the teacher's clips."""
+    files: Mapping[str, str | None]
+    """Config field -> sha256 of what lies there; a resumed run must find the same."""
+
+    @property
+    def saved(self) -> dict[str, Part]:
+        """What a checkpoint holds beside the student."""
+        return {"fake": self.fake, **({} if self.adversary is None else {"adversary": self.adversary})}
+
+    def collect(self, collected: Tensor, losses: Mapping[str, Tensor], share: int, metrics: StepMetrics) -> None:
+        """Add the gradients of losses to the leaf, and no other parameter; log loss and gradient norm of each.
+
+        Args:
+            collected: The leaf.
+            losses: Name -> loss of each clip, shape (batch,), weighted.
+            share: Clips of this process, over which the loss is a mean.
+            metrics: Where numbers go.
+        """
+        collected.grad = torch.zeros_like(collected)
+        for name, values in losses.items():
+            (gradient,) = torch.autograd.grad(values.sum() / share, collected)
+            collected.grad += gradient
+            metrics.add(f"loss/{name}", values)
+            metrics.add(f"grad/{name}", gradient.flatten(1).norm(dim=1) * share)
+
+
+def load_suites(config: AsdConfig) -> Suites:
+    """Read the prompt files.
+
+    Raises:
+        DataError: A file is missing, empty or malformed, or two share a prompt.
+        ConfigError: More prompts are asked for than there are.
+    """
+    prompts = config.prompts
+    suites = Suites(
+        load_prompts(prompts.train),
+        first_prompts(load_prompts(prompts.validation), config.validation.num_prompts, "validation.num_prompts"),
+        first_prompts(load_prompts(prompts.test), config.test.num_prompts, "test.num_prompts")
+        if prompts.test is not None
+        else None,
+    )
+    suites.check_disjoint()
+    return suites
+
+
+def open_world(config: AsdConfig, distribution: Distribution) -> World:
+    """Check what the user gave, cheapest first, then load the model.
+
+    Raises:
+        DataError, RewardError, BackboneError, ConfigError: From the parts, in this order.
+    """
+    if distribution.kind in ("fsdp2", "deepspeed"):
+        raise ConfigError(
+            f"Distillation trains several adapters and heads with optimisers of their own, which {distribution.kind} "
+            "does not hold: use configs/accelerate/single.yaml or ddp.yaml (the base is shared, one GPU of 40 GB holds "
+            "Wan 1.3B)."
+        )
+    suites = load_suites(config)
+    reported = ReportedRewards.build(config.rewards, config.judge, config.guards)
+    backbone = load_model(config, distribution)
+    if not isinstance(backbone, WanBackbone):
+        raise ConfigError(f"Causal distillation is built for Wan, not for {backbone.spec.model_class}.")
+    return World(config, suites, reported, backbone, distribution)
+
+
+def open_student(config: AsdConfig, world: World) -> tuple[Student, Learner]:
+    """Make the model causal, attach the student and give it its start.
+
+    Raises:
+        AdapterError: The start does not fit.
+        ConfigError: The layout does not fit the clip.
+    """
+    student = Student(config, world)
+    learner = Learner(config, world.backbone, world.distribution)
+    if config.init is not None:
+        fresh = world.distribution.full_adapter_state(world.backbone)
+        learner.load_published(embedded(_read(config.init, config), fresh, config.lora))
+    return student, learner
+
+
+def open_parts(config: AsdConfig, world: World) -> AsdParts:
+    """Attach every role; the student first, the critics as fresh adapters and heads.
+
+    Raises:
+        AdapterError: `init` does not fit.
+        RewardError: A trained reward does not fit.
+        ConfigError: The layout does not fit the clip.
+    """
+    assert isinstance(world.backbone, WanBackbone)
+    teacher_clips = None
+    if config.adversarial.weight > 0 and config.adversarial.real == "teacher":
+        teacher_clips = generated_clips(config, world, world.suites.train.prompts, keeps_states=False)
+    student, learner = open_student(config, world)
+    distribution = world.distribution
+    fake = FakeScore(config, world.backbone, distribution)
+    return AsdParts(
+        world=world,
+        backbone=world.backbone,
+        student=student,
+        learner=learner,
+        fake=fake,
+        adversary=Adversary(config, world.backbone, distribution) if config.adversarial.weight > 0 else None,
+        reward=RewardLoss(config.reward, world.backbone) if config.reward.weight > 0 else None,
+        teacher_clips=teacher_clips,
+        files=files_of(config, world),
+    )
+
+
+def generated_clips(config: AsdConfig, world: World, prompts: Sequence[str], *, keeps_states: bool) -> GeneratedClips:
+    """Return clips of the teacher, made now where they are not there yet."""
+    return GeneratedClips(config, world, prompts, purpose="teacher's clips", keeps_states=keeps_states)
+
+
+def files_of(config: AsdConfig, world: World) -> dict[str, str | None]:
+    """Return config field -> sha256 of what a resumed run must find again."""
+    start = None if config.init is None else adapter_sha256(config.init)
+    return {"prompts.train": world.suites.train.sha256, "init": start}
+
+
+def _read(folder: Path, config: AsdConfig) -> AdapterWeights:
+    """Read the student's start.
+
+    Raises:
+        AdapterError: It is missing or damaged, or was trained on another base.
+    """
+    state, metadata = read_adapter_folder(folder)
+    base = Path(str(metadata.get("base", config.backbone))).name
+    if base.lower() != Path(config.backbone).name.lower():
+        raise AdapterError(
+            f"init: the adapter '{folder}' was trained on '{metadata['base']}', this run's backbone is "
+            f"'{config.backbone}': take an adapter of this base."
+        )
+    lora = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
+    return AdapterWeights(state, lora)
