@@ -2,7 +2,7 @@
 
 Register tokens read the hidden states of a few blocks by cross-attention (the GAN class of Self-Forcing,
 arXiv:2506.08009; ASD, arXiv:2511.01419, appendix), a small network turns them into one logit for each number of steps.
-The noise level is not an input. Letters: B batch, N tokens, D width of the transformer, W width of the heads, R registers.
+The noise level is not an input. Letters: B batch, N tokens, D width of the transformer, W of the heads, R registers.
 """
 
 import contextlib

@@ -12,6 +12,8 @@ SIZES: dict[Split, tuple[int, int]] = {"train": (200, 40), "validation": (40, 8)
 """Prompts with one and with two objects in each file; few with two, which the built-in model never gets right."""
 NUM_PAIR_PROMPTS = 480
 """Prompts that the clips of assets/sprite-pairs were made for: of the 603 train combinations of one object."""
+NUM_DISTILL_TWOS = 120
+"""Prompts with two objects for distillation, one to five of one object, as in the splits."""
 _SEED = 2405
 
 
@@ -34,10 +36,19 @@ def pair_suite() -> list[str]:
     return [scenes[i].prompt for i in rng.permutation(len(scenes))[:NUM_PAIR_PROMPTS]]
 
 
+def distill_suite() -> list[str]:
+    """Return the prompts that distillation samples from: every train combination of one object, 120 of two."""
+    rng = np.random.default_rng((_SEED, NUM_DISTILL_TWOS))
+    scenes = one_object_scenes("train")
+    ones = [scenes[i].prompt for i in rng.permutation(len(scenes))]
+    return [*ones, *islice(_distinct(random_scenes("train", rng, two_object_share=1.0)), NUM_DISTILL_TWOS)]
+
+
 def write_suites(folder: Path) -> None:
-    """Write sprite-train.txt, sprite-validation.txt, sprite-test.txt and, of train combinations, sprite-pairs.txt."""
+    """Write the three splits and, of train combinations, sprite-pairs.txt and sprite-distill.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {split: (split, suite(split)) for split in SIZES} | {"pairs": ("train", pair_suite())}
+    files = {split: (split, suite(split)) for split in SIZES}
+    files |= {"pairs": ("train", pair_suite()), "distill": ("train", distill_suite())}
     for name, (split, prompts) in files.items():
         title = f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`."
         (folder / f"sprite-{name}.txt").write_text("\n".join([title, *prompts]) + "\n")
