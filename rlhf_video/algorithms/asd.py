@@ -111,7 +111,7 @@ def train_step(config: AsdConfig, parts: AsdParts, *, step: int) -> dict[str, fl
     numbers["grad/norm"] = float(parts.learner.step(step))
     if "grad/adversarial" in numbers:
         numbers["grad/adversarial_ratio"] = numbers["grad/adversarial"] / max(numbers["grad/matching"], 1e-12)
-        numbers["adversarial/logit_gap"] = numbers.pop("adversarial/real") - numbers.pop("adversarial/fake")
+        numbers["adversarial/logit_gap"] = numbers["adversarial/real"] - numbers["adversarial/fake"]
     return numbers | {"optim/learning_rate": config.optim.rate_at(step, config.num_steps)}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlhf_video.algorithms.asd_config import AsdConfig
 from rlhf_video.algorithms.dpo import train as train_dpo
 from rlhf_video.algorithms.dpo_config import DpoConfig, DpoPairsConfig, DpoPromptsConfig, PreferenceBatchConfig
 from rlhf_video.algorithms.dpo_rounds_config import DpoRoundsConfig
@@ -48,7 +49,8 @@ from rlhf_video.testing.tiny_pairs import tiny_clip, tiny_clip_pairs, tiny_pairs
 ROOT = Path(__file__).resolve().parents[2]
 LOGGING_ROOMS = ("algorithms", "validation", "runtime")
 FAMILIES = (
-    "batch|dpo|preference|reward|loss|grad|gradient_share|optim|estimator|time|memory|validation|guard|result|recovery"
+    "adversarial|batch|dpo|preference|reward|loss|grad|gradient_share|optim|estimator|steps|time|memory|validation|guard|"
+    "result|recovery"
 )
 KEY = re.compile(rf"^({FAMILIES})/[a-z<][\w<>/-]*$")
 AS_REWARDS = ("held_out.N.", "judge.")
@@ -191,7 +193,7 @@ def test_every_key_of_a_real_dpo_run_is_documented(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [PairBuildingConfig, RewardBpConfig, RewardModelConfig, SftConfig, DpoConfig, DpoRoundsConfig]
+    "schema", [AsdConfig, PairBuildingConfig, RewardBpConfig, RewardModelConfig, SftConfig, DpoConfig, DpoRoundsConfig]
 )
 def test_every_default_has_its_row_with_its_source(schema: type) -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
