@@ -52,7 +52,7 @@ class StepsMeasure:
     def _samplers(self) -> dict[str, StudentSampler]:
         steps, samplers = self._config.steps, dict[str, StudentSampler]()
         for count in sorted(steps.trained, reverse=True):
-            plain = f"{count} step{'s' if count > 1 else ''}"
+            plain = _name(count)
             if steps.first_chunk is not None and steps.first_chunk > count:
                 samplers[f"{plain}, first chunk {steps.first_chunk}"] = self._student.sampler(count)
             samplers[plain] = self._student.sampler(count, enhanced=False)
@@ -70,6 +70,10 @@ class _CutTeacher:
     def __call__(self, prompts: Sequence[str], noise: Tensor, indices: Sequence[int], purpose: str) -> Tensor:
         with role(self._student.backbone, "teacher"):
             return sample(self._world.maker.velocity(prompts), noise, self._sigmas)
+
+
+def _name(num_steps: int) -> str:
+    return f"{num_steps} step{'s' if num_steps > 1 else ''}"
 
 
 def story(config: AsdConfig, world: World, measure: StepsMeasure) -> Story:
@@ -115,7 +119,7 @@ def story(config: AsdConfig, world: World, measure: StepsMeasure) -> Story:
             ),
             CurveView(title="Gradient norm", y_label="before clipping", metrics={"adapter": "grad/norm"}),
         ),
-        sides=("teacher", f"{steps.validated} steps"),
+        sides=("teacher", _name(steps.validated)),
         notes=(
             f"The teacher is the base, {config.sampling.num_steps} steps with guidance {config.sampling.guidance:g}.",
         ),

@@ -71,7 +71,7 @@ def test_a_run_trains_and_reports_every_number_of_steps(distil: Recipe, tmp_path
     outcome = run(distil, tmp_path / "a")
     assert is_trained(adapter_of(tmp_path / "a"))
     for name in ("2 steps, first chunk 3", "2 steps", "1 step, first chunk 3", "1 step", "teacher cut to 1 step"):
-        assert f"against: {name}." in outcome.table
+        assert f"against: {name}:" in outcome.table
     keys = {key for line in read_metrics(tmp_path / "a") for key in line}
     wanted = {"loss/matching", "loss/adversarial", "loss/fake_score", "loss/discriminator", "adversarial/logit_gap"}
     assert (
