@@ -18,11 +18,20 @@ from app.web.security import SecurityMiddleware
 
 
 def create_app(arena: Arena) -> FastAPI:
-    """Build the server.
+    """Build the server: API and pages.
 
     Args:
         arena: Open for as long as the server runs.
     """
+    app = create_api(arena)
+    # The admin's pages first: the raters' are at "/", which every address begins with.
+    _mount(app, build_admin_pages(arena), "/admin", arena.config, css=STYLE, theme=THEME, auth_dependency=admitted)
+    _mount(app, build_rater_pages(arena), "/", arena.config)
+    return app
+
+
+def create_api(arena: Arena) -> FastAPI:
+    """Build the server without its pages, which take Gradio most of the time that a start takes."""
     app = FastAPI(title="arena", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.arena = arena
     app.state.limiter = RateLimiter()
@@ -39,9 +48,6 @@ def create_app(arena: Arena) -> FastAPI:
             session.execute(text("SELECT 1"))
         return {"status": "ok", "database": arena.engine.dialect.name}
 
-    # The admin's pages first: the raters' are at "/", which every address begins with.
-    _mount(app, build_admin_pages(arena), "/admin", arena.config, css=STYLE, theme=THEME, auth_dependency=admitted)
-    _mount(app, build_rater_pages(arena), "/", arena.config)
     app.add_middleware(AdminGate)
     app.add_middleware(SecurityMiddleware, config=arena.config)  # outermost: its headers are on refusals too
     return app
