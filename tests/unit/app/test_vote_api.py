@@ -115,6 +115,25 @@ def test_undo_is_a_new_revision_and_opens_the_pair_again(arena: Arena, client: T
     assert [(vote.revision, vote.withdrawn) for vote in stored_votes(arena)] == [(0, False), (1, True), (2, False)]
 
 
+def test_undo_gives_back_the_pair_that_came_after_it(arena: Arena, client: TestClient) -> None:
+    first = ask(client)
+    client.post("/api/v1/votes", json=ballot(first))
+    second = ask(client)
+    assert client.post("/api/v1/votes", json=ballot(first, revision=1, withdrawn=True, answers={})).status_code == 201
+    with arena.reading() as session:
+        states = dict(session.execute(select(Assignment.id, Assignment.state)).all())
+    assert states == {first["assignment"]: "open", second["assignment"]: "expired"}
+    assert ask(client, 200)["assignment"] == first["assignment"]
+    assert client.post("/api/v1/votes", json=ballot(first, revision=2)).status_code == 201
+    judged = {first["assignment"]}
+    for _ in range(3):  # the pair that was given back is drawn again
+        pair = ask(client)
+        assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+        judged.add(pair["assignment"])
+    assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
+    assert len(judged) == 4
+
+
 def test_undo_ends_after_its_time(arena: Arena, client: TestClient) -> None:
     pair = ask(client)
     client.post("/api/v1/votes", json=ballot(pair))
