@@ -34,8 +34,8 @@ def degrade(source: Path, folder: Path, kind: Degradation, seed: int) -> Path:
     Args:
         source: A clip that `probe` accepts.
         folder: Where the copy goes, lossless (FFV1 mkv), named by its hash.
-        kind: "blur" leaves six pixels along the shorter side, "noise" covers it with coarse snow, "frozen" repeats one frame,
-            "shuffled" has the frames in another order, "low_bitrate" is what x264 leaves at its lowest quality.
+        kind: "blur" leaves six pixels along the shorter side, "noise" covers it with coarse snow, "frozen" repeats one
+            frame, "shuffled" has the frames in another order, "low_bitrate" is what x264 leaves at its lowest quality.
         seed: Of the noise, the order and the frame; the same seed gives the same bytes.
 
     Raises:

@@ -74,7 +74,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> ArenaConfig:
-    """Return where a new arena shall be: on SQLite, and on PostgreSQL too where a test is marked `on_both_databases`."""
+    """Return where a new arena shall be: on SQLite, with `on_both_databases` on PostgreSQL too."""
     url = None
     if getattr(request, "param", "sqlite") == "postgresql":
         url = request.getfixturevalue("postgres")
