@@ -53,7 +53,7 @@ def studies_page(pages: gr.Blocks, arena: Arena) -> None:
 def _import(pages: gr.Blocks, arena: Arena) -> gr.events.Dependency | None:
     """Add the import; return its event, or None where imports in the browser are off."""
     root = arena.config.import_folder
-    with gr.Accordion("Import the clips of a system", open=False):
+    with gr.Accordion("Import the clips of a system", open=False, elem_id="import"):
         if root is None:
             gr.HTML(import_off_html())
             return None
