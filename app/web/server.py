@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from app.arena_config import ArenaConfig
 from app.arena_state import Arena
-from app.pages.admin_pages import STYLE, THEME, build_admin_pages
+from app.pages.admin_pages import STYLE, build_admin_pages
 from app.pages.rater_pages import build_rater_pages
+from app.pages.theme import THEME
 from app.quality.rate_limit import RateLimiter
 from app.web import admin_page_routes, admin_routes, admin_session, media_routes, vote_routes
 from app.web.admin_gate import AdminGate, admitted
@@ -25,7 +26,7 @@ def create_app(arena: Arena) -> FastAPI:
     """
     app = create_api(arena)
     # The admin's pages first: the raters' are at "/", which every address begins with.
-    _mount(app, build_admin_pages(arena), "/admin", arena.config, css=STYLE, theme=THEME, auth_dependency=admitted)
+    _mount(app, build_admin_pages(arena), "/admin", arena.config, css=STYLE, auth_dependency=admitted)
     _mount(app, build_rater_pages(arena), "/", arena.config)
     return app
 
@@ -62,6 +63,7 @@ def _mount(app: FastAPI, pages: gr.Blocks, path: str, config: ArenaConfig, **opt
         run_history=False,
         ssr_mode=False,
         max_file_size=1,
+        theme=THEME,
         blocked_paths=[str(config.data)],
         **options,
     )
