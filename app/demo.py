@@ -21,6 +21,7 @@ from app.arena_state import Arena
 from app.database.tables import Pair, Study
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
+from app.studies.media import MediaPolicy
 from app.studies.study import StudyPolicy, create_study
 from rlhf_video.data import load_prompts
 
@@ -44,14 +45,15 @@ def open_to_admin(config: ArenaConfig) -> tuple[ArenaConfig, str | None]:
 
 
 def ensure_demo(arena: Arena) -> None:
-    """Make the demo study, or what is missing of it; takes about a minute of one core."""
+    """Make the demo study, or what is missing of it; takes about half a minute of one core."""
     with arena.reading() as session:
         exists = session.scalar(select(Study.id).where(Study.slug == SLUG)) is not None
         last = select(Pair.id).join(Study, Study.id == Pair.study_id).where(Study.slug == SLUG, Pair.kind == "practice")
         if session.scalar(last.limit(1)):
             return
     if not exists:
-        policy = StudyPolicy(min_watch_s=1.0, public_board=True)  # the clips last 1.3 s and loop
+        media = MediaPolicy(height=256, width=256)  # four times the clips' size: half the work of the usual six
+        policy = StudyPolicy(min_watch_s=1.0, public_board=True, media=media)  # the clips last 1.3 s and loop
         arena.writer.run(lambda session: create_study(session, slug=SLUG, name="Moving shapes", policy=policy))
     for system, parent in (("base", None), ("reward-bp", "base"), ("dpo", "base")):
         report = import_folder(arena, SLUG, system, CLIPS / system, parent=parent, tags=_categories())

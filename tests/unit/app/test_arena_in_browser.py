@@ -19,6 +19,7 @@ from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, System, Video, Vote
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
+from app.studies.media import MediaPolicy
 from app.studies.study import StudyPolicy, create_study
 from rlhf_video.data import sha256_file
 from rlhf_video.testing.barcode_clips import READ_BARCODE_JS, write_barcode_clip
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SYSTEMS = {"zephyrine-xl-base": (38, 70, 110), "quokka-lora-step-900": (40, 92, 74)}
 """Name -> tint of its clips; nobody may read these names before a vote."""
-NUM_PROMPTS, NUM_FRAMES, FPS = 8, 24, 12
+NUM_PROMPTS, NUM_FRAMES, FPS = 5, 24, 12
 WAIT_MS = 120_000  # far above what it takes on an idle machine
 DESKTOP = {"viewport": {"width": 1280, "height": 860}}
 PHONE = {
@@ -102,10 +103,18 @@ def write_folder(folder: Path, tint: tuple[int, int, int]) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, start_server: Callable[[ArenaConfig], Any]) -> Site:
-    """Return a server process with a study of 8 pairs and one practice pair, each vote wanted from many raters."""
+    """Return a server process with a study of 5 pairs and one practice pair, each vote wanted from many raters."""
     folder = tmp_path_factory.mktemp("site")
     config = ArenaConfig(data=folder / "arena")
-    policy = StudyPolicy(min_watch_s=0.5, practice=1, gold_rate=0.0, repeat_rate=0.0, overlap=20, public_board=True)
+    policy = StudyPolicy(
+        min_watch_s=0.5,
+        practice=1,
+        gold_rate=0.0,
+        repeat_rate=0.0,
+        overlap=20,
+        public_board=True,
+        media=MediaPolicy(height=192, width=320),
+    )
     with open_arena(config, create=True) as arena:
         arena.writer.run(lambda session: create_study(session, slug="boats", name="Boats", policy=policy) and None)
         for name, tint in SYSTEMS.items():
