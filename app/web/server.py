@@ -1,5 +1,6 @@
 """The arena's server: raters' API, clips, and the pages."""
 
+import warnings
 from typing import Any
 
 import gradio as gr
@@ -55,15 +56,17 @@ def create_api(arena: Arena) -> FastAPI:
 
 
 def _mount(app: FastAPI, pages: gr.Blocks, path: str, config: ArenaConfig, **options: Any) -> None:
-    gr.mount_gradio_app(
-        app,
-        pages,
-        path=path,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        max_file_size=1,
-        theme=THEME,
-        blocked_paths=[str(config.data)],
-        **options,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="SSR mode is not supported")  # nobody asked for it
+        gr.mount_gradio_app(
+            app,
+            pages,
+            path=path,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            max_file_size=1,
+            theme=THEME,
+            blocked_paths=[str(config.data)],
+            **options,
+        )
