@@ -16,7 +16,7 @@ from app.boards.snapshot import take_snapshot
 from app.database.audit_log import read_head
 from app.database.tables import Snapshot, Study
 from app.database.verification import find_problems
-from app.demo import ensure_demo
+from app.demo import ensure_demo, open_to_admin
 from app.lineage import commands as lineage_commands
 from app.loadtest.report import run_load_test
 from app.quality.sweep import sweeping
@@ -44,8 +44,11 @@ def initialise(request: argparse.Namespace, config: ArenaConfig) -> int:
 
 def demo(_: argparse.Namespace, config: ArenaConfig) -> int:
     """Serve the demo study, made where it is not there yet."""
+    config, password = open_to_admin(config)
     with open_arena(config, create=True) as arena:
         ensure_demo(arena)
+        if password is not None:
+            sys.stdout.write(f"Admin's pages: /admin, password {password} (until this server stops)\n")
         _serve(arena)
     return 0
 

@@ -9,14 +9,19 @@ The clips in assets/arena-demo were made by
 """
 
 import logging
+import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import select
 
+from app.admin_password import hash_password
+from app.arena_config import ArenaConfig
 from app.arena_state import Arena
-from app.database.tables import Study
+from app.database.tables import Pair, Study
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
+from app.studies.media import MediaPolicy
 from app.studies.study import StudyPolicy, create_study
 from rlhf_video.data import load_prompts
 
@@ -25,14 +30,30 @@ CLIPS = Path(__file__).resolve().parents[1] / "assets" / "arena-demo"
 SLUG = "sprites"
 
 
+def open_to_admin(config: ArenaConfig) -> tuple[ArenaConfig, str | None]:
+    """Give a demo whose config lets no admin in a password of its own, and folders to import from.
+
+    Returns:
+        The config, and the password in words; None where the config says who the admin is.
+    """
+    if config.import_folder is None:
+        config = replace(config, import_folder=Path("runs"))
+    if config.admin_password is not None or config.admin_header is not None:
+        return config, None
+    password = secrets.token_urlsafe(9)
+    return replace(config, admin_password=hash_password(password)), password
+
+
 def ensure_demo(arena: Arena) -> None:
-    """Make the demo study where it is not there yet; takes about a minute of one core."""
+    """Make the demo study, or what is missing of it; takes about half a minute of one core."""
     with arena.reading() as session:
-        if session.scalar(select(Study.id).where(Study.slug == SLUG, Study.status == "open")):
-            return
         exists = session.scalar(select(Study.id).where(Study.slug == SLUG)) is not None
+        last = select(Pair.id).join(Study, Study.id == Pair.study_id).where(Study.slug == SLUG, Pair.kind == "practice")
+        if session.scalar(last.limit(1)):
+            return
     if not exists:
-        policy = StudyPolicy(min_watch_s=1.0, public_board=True)  # the clips last 1.3 s and loop
+        media = MediaPolicy(height=256, width=256)  # four times the clips' size: half the work of the usual six
+        policy = StudyPolicy(min_watch_s=1.0, public_board=True, media=media)  # the clips last 1.3 s and loop
         arena.writer.run(lambda session: create_study(session, slug=SLUG, name="Moving shapes", policy=policy))
     for system, parent in (("base", None), ("reward-bp", "base"), ("dpo", "base")):
         report = import_folder(arena, SLUG, system, CLIPS / system, parent=parent, tags=_categories())

@@ -14,12 +14,6 @@ from app.pages.admin_rewards import rewards_page
 from app.pages.admin_studies import studies_page
 
 STYLE = (Path(__file__).with_name("admin.css")).read_text() + (Path(__file__).with_name("board.css")).read_text()
-THEME = gr.themes.Default(primary_hue="indigo").set(
-    body_text_color_subdued="#566175",  # Gradio's own greys have too little contrast
-    body_text_color_subdued_dark="#a7b1c4",
-    block_info_text_color="#566175",
-    block_info_text_color_dark="#a7b1c4",
-)
 PAGES: tuple[tuple[str, str, Callable[[gr.Blocks, Arena], None]], ...] = (
     ("Raters", "raters", raters_page),
     ("Rewards", "rewards", rewards_page),

@@ -42,7 +42,7 @@ def studies_page(pages: gr.Blocks, arena: Arena) -> None:
         return f"'{slug}' is {status} now."
 
     turn.click(acted(turn_to), [study, status], told, **QUIET).then(shown(draw), None, listed, **QUIET)
-    imported = _import(arena)
+    imported = _import(pages, arena)
     if imported is not None:
         imported.then(shown(draw), None, listed, **QUIET).then(lambda: study_choices(arena), None, study, **QUIET)
     _plan()
@@ -50,10 +50,10 @@ def studies_page(pages: gr.Blocks, arena: Arena) -> None:
     pages.load(lambda: study_choices(arena), None, study, **QUIET)
 
 
-def _import(arena: Arena) -> gr.events.Dependency | None:
+def _import(pages: gr.Blocks, arena: Arena) -> gr.events.Dependency | None:
     """Add the import; return its event, or None where imports in the browser are off."""
     root = arena.config.import_folder
-    with gr.Accordion("Import the clips of a system", open=False):
+    with gr.Accordion("Import the clips of a system", open=False, elem_id="import"):
         if root is None:
             gr.HTML(import_off_html())
             return None
@@ -65,7 +65,7 @@ def _import(arena: Arena) -> gr.events.Dependency | None:
             folder = gr.Dropdown(
                 label="Folder",
                 info="Below the import folder, with manifest.json.",
-                choices=importable_folders(root),
+                choices=[],
                 allow_custom_value=True,
                 scale=2,
             )
@@ -89,6 +89,7 @@ def _import(arena: Arena) -> gr.events.Dependency | None:
         left_out = "".join(f" Left out: {problem}." for problem in report.problems)
         return f"{report.new_clips} new clips, {report.known_clips} known ones, {report.new_pairs} new pairs.{left_out}"
 
+    pages.load(lambda: gr.Dropdown(choices=importable_folders(root)), None, folder, **QUIET)
     return start.click(acted(take_in), [slug, system, parent, folder, gold, skip], told, **SLOW)
 
 

@@ -23,8 +23,8 @@ LEAST_DIFFERENCE = 0.01
 """Mean absolute difference to the source, of 1, below which a copy might be taken for as good: a still clip does not
 get worse by being frozen."""
 _BLURRED_SIDE = 6  # pixels that remain along the shorter side
-_NOISE_CELLS = 64  # along the shorter side: finer noise would make a file ten times as large, which gives it away
-_NOISE_SD = 90.0  # grey levels
+_NOISE_CELLS = 16  # along the shorter side: the file is as large as the source's; at 64 it is ten times as large
+_NOISE_SD = 60.0  # grey levels
 _WORST_CRF = 51  # x264's scale ends here
 
 
@@ -34,8 +34,8 @@ def degrade(source: Path, folder: Path, kind: Degradation, seed: int) -> Path:
     Args:
         source: A clip that `probe` accepts.
         folder: Where the copy goes, lossless (FFV1 mkv), named by its hash.
-        kind: "blur" leaves six pixels along the shorter side, "noise" covers it with snow, "frozen" repeats one frame,
-            "shuffled" has the frames in another order, "low_bitrate" is what x264 leaves at its lowest quality.
+        kind: "blur" leaves six pixels along the shorter side, "noise" covers it with coarse snow, "frozen" repeats one
+            frame, "shuffled" has the frames in another order, "low_bitrate" is what x264 leaves at its lowest quality.
         seed: Of the noise, the order and the frame; the same seed gives the same bytes.
 
     Raises:

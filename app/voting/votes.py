@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.database.audit_log import append_entry
@@ -116,6 +116,7 @@ def store_vote(session: Session, ballot: Ballot, rater: Rater, *, now: datetime 
     )
     session.add(vote)
     if ballot.withdrawn:
+        _end_other_leases(session, assignment, now)
         assignment.state = "open"
         assignment.expires_at = now + timedelta(seconds=policy.lease_s)
     else:
@@ -139,6 +140,16 @@ def answers_on_screen(vote: Vote, assignment: Assignment) -> dict[str, str]:
 def undo_until(vote: Vote, policy: StudyPolicy) -> datetime:
     """Return until when a vote can be taken back."""
     return vote.stored_at + timedelta(seconds=policy.undo_s)
+
+
+def _end_other_leases(session: Session, assignment: Assignment, now: datetime) -> None:
+    """Give back the pair that came after the one that is taken up again: a rater holds one at a time."""
+    session.execute(
+        update(Assignment)
+        .where(Assignment.study_id == assignment.study_id, Assignment.rater_id == assignment.rater_id)
+        .where(Assignment.state == "open", Assignment.id != assignment.id)
+        .values(state="expired", expires_at=now)
+    )
 
 
 def _check_place(assignment: Assignment, ballot: Ballot, last: Vote | None, policy: StudyPolicy, now: datetime) -> None:

@@ -28,12 +28,16 @@ from app.arena_state import Arena, open_arena
 from app.database.engine import open_engine
 from app.database.tables import Pair, Prompt, Study, System, Video
 from app.studies.study import StudyPolicy, create_study
-from app.web.server import create_app
+from app.web.server import create_api
 from rlhf_video.data.video import write_video
 
 ROOT = Path(__file__).resolve().parents[3]
 ORIGIN = "http://testserver"
 SYSTEMS = ("wan-plain", "wan-tuned")
+on_both_databases = pytest.mark.parametrize(
+    "config", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+"""For tests of what a database does by itself: locks, order of commits, constraints, times, JSON."""
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +72,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([*as_user, program / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **run)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture
 def config(request: pytest.FixtureRequest, tmp_path: Path) -> ArenaConfig:
-    """Return where a new arena shall be; PostgreSQL's is among the slow tests."""
+    """Return where a new arena shall be: on SQLite, with `on_both_databases` on PostgreSQL too."""
     url = None
-    if request.param == "postgresql":
+    if getattr(request, "param", "sqlite") == "postgresql":
         url = request.getfixturevalue("postgres")
         with open_engine(url).begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -90,8 +94,8 @@ def arena(config: ArenaConfig) -> Iterator[Arena]:
 
 @pytest.fixture
 def client(arena: Arena) -> Iterator[TestClient]:
-    """Return a browser of one rater who has consented."""
-    with TestClient(create_app(arena), headers={"origin": ORIGIN}) as client:
+    """Return a browser of one rater who has consented; there are no pages, which no test of the API asks for."""
+    with TestClient(create_api(arena), headers={"origin": ORIGIN}) as client:
         assert client.post("/api/v1/consent", json={"version": "1"}).status_code == 200
         yield client
 

@@ -18,7 +18,8 @@ from app.quality.risk_policy import RiskPolicy
 from app.quality.sweep import sweep
 from app.studies.study import find_study
 from app.voting.clean_votes import sort_votes
-from app.web.server import create_app
+from app.web.server import create_api
+from tests.unit.app.conftest import on_both_databases
 
 PASSWORD = "correct horse battery staple"
 ROUTES = [
@@ -41,7 +42,7 @@ def with_config(arena: Arena, **changes: Any) -> Arena:
 @pytest.fixture
 def admin(arena: Arena) -> Iterator[TestClient]:
     """Return the browser of an admin who has logged in."""
-    with TestClient(create_app(with_config(arena, admin_password=hash_password(PASSWORD)))) as browser:
+    with TestClient(create_api(with_config(arena, admin_password=hash_password(PASSWORD)))) as browser:
         assert browser.post("/api/v1/admin/login", json={"password": PASSWORD}).status_code == 200
         yield browser
 
@@ -63,7 +64,7 @@ def vote(client: TestClient, answer: str = "left") -> str:
 def test_everybody_else_gets_401(arena: Arena, client: TestClient) -> None:
     with_password = with_config(arena, admin_password=hash_password(PASSWORD))
     token = arena.signer.sign("admin", "0" * 32, lasts_s=100)
-    for app in (create_app(arena), create_app(with_password)):
+    for app in (create_api(arena), create_api(with_password)):
         for cookies in ({}, {"arena_admin": token}, {"arena_admin": "x"}, dict(client.cookies)):
             with TestClient(app, cookies=cookies, headers={"X-Forwarded-User": "eve"}) as browser:
                 for method, path in ROUTES:
@@ -78,7 +79,7 @@ def test_the_password_gives_a_strict_cookie_that_ends(arena: Arena, admin: TestC
     assert PASSWORD not in reply.text + cookie
     assert admin.get("/api/v1/admin/session").json() == {"admin": "admin"}
     other_password = with_config(arena, admin_password=hash_password("another"))
-    with TestClient(create_app(other_password), cookies=dict(admin.cookies)) as old:
+    with TestClient(create_api(other_password), cookies=dict(admin.cookies)) as old:
         assert old.get("/api/v1/admin/session").status_code == 401
     assert admin.post("/api/v1/admin/logout", json={}).status_code == 200
     assert admin.get("/api/v1/admin/session").status_code == 401
@@ -86,7 +87,7 @@ def test_the_password_gives_a_strict_cookie_that_ends(arena: Arena, admin: TestC
 
 def test_guesses_are_refused_and_slowed_down(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORK_LIMITS, "login", Bucket(3, 0.01))
-    with TestClient(create_app(with_config(arena, admin_password=hash_password(PASSWORD)))) as browser:
+    with TestClient(create_api(with_config(arena, admin_password=hash_password(PASSWORD)))) as browser:
         codes = [
             browser.post("/api/v1/admin/login", json={"password": word}).status_code
             for word in ("", "x", "y", "z", PASSWORD)
@@ -99,7 +100,7 @@ def test_guesses_are_refused_and_slowed_down(arena: Arena, monkeypatch: pytest.M
 
 
 def test_a_proxy_names_the_admin_only_where_the_config_says_so(arena: Arena) -> None:
-    with TestClient(create_app(with_config(arena, admin_header="X-Forwarded-User"))) as browser:
+    with TestClient(create_api(with_config(arena, admin_header="X-Forwarded-User"))) as browser:
         assert browser.get("/api/v1/admin/session").status_code == 401
         assert browser.get("/api/v1/admin/session", headers={"X-Forwarded-User": " "}).status_code == 401
         reply = browser.get("/api/v1/admin/session", headers={"x-forwarded-user": "ada"})
@@ -161,6 +162,7 @@ def test_reports_tell_what_each_rater_did(arena: Arena, client: TestClient, admi
     assert all(row["alpha_ordinal"] is None and row["num_votes"] == 2 for row in rows)
 
 
+@on_both_databases
 def test_the_sweep_leaves_out_a_script_in_silence_and_does_not_overrule_an_admin(
     arena: Arena, client: TestClient, admin: TestClient
 ) -> None:

@@ -16,9 +16,9 @@ from app.command_line import parse_request
 from app.commands import execute
 from app.database.tables import Snapshot, Vote
 from app.voting.clean_votes import CleanVote
-from app.web.server import create_app
+from app.web.server import create_api
 from rlhf_video.errors import ConfigError, DataError
-from tests.unit.app.conftest import SYSTEMS
+from tests.unit.app.conftest import SYSTEMS, on_both_databases
 from tests.unit.app.test_vote_api import ask, ballot
 
 
@@ -125,7 +125,7 @@ def test_systems_that_never_met_and_unknown_settings_are_refused() -> None:
 
 
 def test_snapshot_gives_the_same_board_after_more_votes(arena: Arena, client: TestClient) -> None:
-    with TestClient(create_app(arena), headers=client.headers) as other:
+    with TestClient(create_api(arena), headers=client.headers) as other:
         other.post("/api/v1/consent", json={"version": "1"})
         for _ in range(4):
             assert other.post("/api/v1/votes", json=ballot(ask(other))).status_code == 201
@@ -152,12 +152,13 @@ def _forge(session: Any, taken: str) -> None:
     row.result = {**row.result, "num_votes": 7}
 
 
+@on_both_databases
 def test_command_prints_and_keeps_the_leaderboard(
     arena: Arena, client: TestClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(4):
         client.post("/api/v1/votes", json=ballot(ask(client)))
-    with TestClient(create_app(arena), headers=client.headers) as other:
+    with TestClient(create_api(arena), headers=client.headers) as other:
         other.post("/api/v1/consent", json={"version": "1"})
         for _ in range(4):
             other.post("/api/v1/votes", json=ballot(ask(other)))

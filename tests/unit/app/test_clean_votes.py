@@ -11,6 +11,7 @@ from app.arena_state import Arena
 from app.database.tables import Assignment, Exclusion, Pair, Rater, Vote, utc_now
 from app.studies.study import find_study
 from app.voting.clean_votes import SortedVotes, clean_votes, sort_votes
+from tests.unit.app.conftest import on_both_databases
 
 ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
 
@@ -89,6 +90,7 @@ def test_gold_practice_repeats_and_test_raters_do_not_count(arena: Arena, client
     assert sorted_now(arena).left_out == {"gold": 1, "practice": 1, "repeat": 1, "test rater": 1}
 
 
+@on_both_databases
 def test_exclusions_count_until_they_are_lifted_and_the_past_stays_readable(arena: Arena, client: TestClient) -> None:
     sent = [vote(client) for _ in range(3)]
     before = utc_now()

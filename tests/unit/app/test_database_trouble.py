@@ -18,7 +18,7 @@ from app.database import engine as engine_module
 from app.database.audit_log import first_broken_entry
 from app.database.tables import AuditEntry, Rater, Vote
 from app.voting.votes import Ballot, store_vote
-from app.web.server import create_app
+from app.web.server import create_api
 from tests.unit.app.conftest import make_study
 
 
@@ -114,7 +114,7 @@ def test_a_database_that_cannot_be_read_is_busy_too(arena: Arena, client: TestCl
 
 def test_a_commit_without_an_answer_is_answered_by_the_retry(arena: Arena, client: TestClient) -> None:
     sent = ballot(ask(client))
-    with TestClient(create_app(arena), cookies=dict(client.cookies)) as before:
+    with TestClient(create_api(arena), cookies=dict(client.cookies)) as before:
         assert before.post("/api/v1/votes", json=sent).status_code == 201  # and the server dies before it is read
     with arena.reading() as session:
         assert session.scalar(select(func.count()).select_from(Vote)) == 1

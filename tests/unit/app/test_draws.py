@@ -12,6 +12,7 @@ from app.database.tables import Assignment, Pair, Rater, Study, System, Video
 from app.voting.assignments import next_assignment
 from app.voting.raters import consent
 from rlhf_video.stats import outcome_variances, sampling_probabilities
+from tests.unit.app.conftest import on_both_databases
 
 SYSTEMS = ("base", "one", "two")
 
@@ -67,6 +68,7 @@ def plain_chances(session: Session, study_id: str, rater: Rater) -> dict[str, fl
     return {pair.id: float(chances[cell[pair.id]]) for pair in fresh}
 
 
+@on_both_databases
 def test_every_draw_has_the_chance_of_a_plain_look_at_all_rows(arena: Arena, study_id: str) -> None:
     def rate(session: Session, cookie: str, is_test: bool) -> int:
         rater = consent(session, cookie, version="1", is_test=is_test)

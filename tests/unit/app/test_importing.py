@@ -14,7 +14,8 @@ from app.arena_state import Arena, open_arena
 from app.database.tables import Pair, Study, System, Video
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
-from app.studies.study import StudyPolicy, create_study
+from app.studies.media import MediaPolicy
+from app.studies.study import StudyPolicy, create_study, find_study, policy_of
 from rlhf_video.data import sha256_file
 from rlhf_video.data.video import write_video
 from rlhf_video.errors import DataError
@@ -22,9 +23,10 @@ from rlhf_video.errors import DataError
 
 @pytest.fixture
 def arena(tmp_path: Path) -> Any:
-    """Return an arena with an empty study; imports do the same on either database."""
+    """Return an arena with an empty study of small clips; imports do the same on either database."""
+    policy = StudyPolicy(media=MediaPolicy(height=64, width=64))
     with open_arena(ArenaConfig(data=tmp_path / "arena"), create=True) as arena:
-        arena.writer.run(lambda session: create_study(session, slug="shapes", name="", policy=StudyPolicy()))
+        arena.writer.run(lambda session: create_study(session, slug="shapes", name="", policy=policy))
         yield arena
 
 
@@ -56,9 +58,19 @@ def test_two_systems_meet_on_the_same_prompt_and_number(arena: Arena, tmp_path: 
         video = session.scalars(select(Video)).first()
         assert video is not None
         assert sha256_file(arena.config.data / video.source_path) == video.source_sha256
-        assert (video.height, video.width, video.num_frames) == (384, 384, 16)
+        assert (video.height, video.width, video.num_frames) == (64, 64, 16)
         assert set(video.play_files) == {"video/mp4", "video/webm"}
         assert session.scalar(select(System.parent_id).where(System.name == "two")) is not None
+
+
+def test_first_clips_settle_the_size_of_a_study_that_names_none(arena: Arena, tmp_path: Path) -> None:
+    arena.writer.run(lambda session: create_study(session, slug="open", name="", policy=StudyPolicy()))
+    import_folder(arena, "open", "one", write_folder(tmp_path / "one", shade=0.9, prompts=1))
+    with arena.reading() as session:
+        assert session.execute(select(Video.height, Video.width)).all() == [(384, 384)]
+        media = policy_of(find_study(session, "open")).media
+        assert media is not None
+        assert (media.height, media.width) == (384, 384)
 
 
 def test_every_bad_clip_is_told_and_nothing_is_stored(arena: Arena, tmp_path: Path) -> None:

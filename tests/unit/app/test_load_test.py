@@ -19,7 +19,7 @@ from app.loadtest.report import LoadReport, look_up, run_load_test
 from app.quality.rate_limit import RateLimiter
 from app.voting.clean_votes import sort_votes
 from app.voting.tokens import TokenSigner
-from app.web.server import create_app
+from app.web.server import create_api
 from rlhf_video.errors import ConfigError, DataError
 
 ANSWERS = dict.fromkeys(("visual_quality", "motion_quality", "text_alignment", "overall"), "left")
@@ -39,7 +39,7 @@ def vote_until_the_end(browser: TestClient) -> int:
 
 def test_votes_of_test_raters_never_count_and_take_nobodys_place(arena: Arena) -> None:
     headers = {"X-Arena-Test": arena.signer.sign("test", lasts_s=60)}
-    with TestClient(create_app(arena)) as person, TestClient(create_app(arena)) as test:
+    with TestClient(create_api(arena)) as person, TestClient(create_api(arena)) as test:
         assert test.post("/api/v1/consent", json={"version": "1"}, headers=headers).status_code == 200
         assert vote_until_the_end(test) == 4
         for _ in range(3):  # the study wants three votes on each of four pairs
@@ -60,7 +60,7 @@ def test_votes_of_test_raters_never_count_and_take_nobodys_place(arena: Arena) -
 def test_test_raters_need_the_key_of_the_data_folder(arena: Arena) -> None:
     elsewhere = TokenSigner(b"another arena's key of 32 bytes!").sign("test", lasts_s=60)
     vote, old = arena.signer.sign("vote", lasts_s=60), arena.signer.sign("test", lasts_s=-2)
-    with TestClient(create_app(arena)) as browser:
+    with TestClient(create_api(arena)) as browser:
         for token in ("nonsense", elsewhere, vote, old):
             refused = browser.post("/api/v1/consent", json={"version": "1"}, headers={"X-Arena-Test": token})
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "foreign")
@@ -70,7 +70,7 @@ def test_test_raters_need_the_key_of_the_data_folder(arena: Arena) -> None:
 
 def test_only_test_raters_may_ask_as_fast_as_they_like(arena: Arena) -> None:
     token = {"X-Arena-Test": arena.signer.sign("test", lasts_s=60)}
-    app = create_app(arena)
+    app = create_api(arena)
     app.state.limiter = RateLimiter(clock=lambda: 0.0)  # no time passes: what is used up stays used up
     with TestClient(app) as browser:
         browser.post("/api/v1/consent", json={"version": "1"}, headers=token)

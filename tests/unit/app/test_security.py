@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 from starlette.requests import Request
 
-from app.arena_state import Arena
+from app.arena_config import ArenaConfig
+from app.arena_state import Arena, open_arena
 from app.boards.board import BoardSettings, make_board
 from app.database.tables import Prompt, RaterSession, Study, System, Video
 from app.pages.board_view import board_html
@@ -17,19 +18,36 @@ from app.pages.rater_pages import draw_board
 from app.studies.study import find_study
 from app.voting.clean_votes import clean_votes
 from app.web.security import CONTENT_SECURITY_POLICY, is_closed
-from app.web.server import create_app
+from app.web.server import create_api, create_app
 from app.web.sessions import network_hash
-from tests.unit.app.conftest import SYSTEMS
+from tests.unit.app.conftest import ORIGIN, SYSTEMS, make_study
 
 EVIL = "<img src=x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 ASK = {"study": "demo"}
+
+
+@pytest.fixture(scope="module")
+def site_arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """Return an arena for tests that leave it as it is."""
+    config = ArenaConfig(data=tmp_path_factory.mktemp("site") / "arena")
+    with open_arena(config, create=True) as arena:
+        arena.writer.run(lambda session: make_study(session, config.data, "demo", prompts=4))
+        yield arena
+
+
+@pytest.fixture(scope="module")
+def site(site_arena: Arena) -> Iterator[TestClient]:
+    """Return a rater's browser of the whole server, Gradio's pages and routes included."""
+    with TestClient(create_app(site_arena), headers={"origin": ORIGIN}, raise_server_exceptions=False) as client:
+        assert client.post("/api/v1/consent", json={"version": "1"}).status_code == 200
+        yield client
 
 
 @pytest.fixture
 def https(arena: Arena) -> Iterator[TestClient]:
     """Return a browser of an arena that is reached by https."""
     secure = replace(arena, config=replace(arena.config, public_url="https://arena.example.org"))
-    with TestClient(create_app(secure), base_url="https://arena.example.org") as client:
+    with TestClient(create_api(secure), base_url="https://arena.example.org") as client:
         yield client
 
 
@@ -45,10 +63,10 @@ FOREIGN = (
 )
 
 
-def test_writes_of_other_sites_are_refused_on_every_route(client: TestClient) -> None:
+def test_writes_of_other_sites_are_refused_on_every_route(site: TestClient) -> None:
     for path in ("/api/v1/assignments", "/gradio_api/queue/join", "/gradio_api/reset", "/"):
         for headers in FOREIGN:
-            reply = client.post(path, json=ASK, headers=headers)
+            reply = site.post(path, json=ASK, headers=headers)
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "cross_origin"), (path, headers)
             assert "access-control-allow-origin" not in reply.headers
 
@@ -68,28 +86,28 @@ def test_cookies_are_out_of_reach_and_secure_on_https(https: TestClient, arena: 
     assert all(word in cookie for word in ("httponly", "samesite=lax", "secure", "path=/"))
     assert "domain" not in cookie
     assert "strict-transport-security" in https.get("/health").headers
-    with TestClient(create_app(arena)) as plain:
+    with TestClient(create_api(arena)) as plain:
         assert "secure" not in plain.post("/api/v1/consent", json={"version": "1"}).headers["set-cookie"].lower()
 
 
 def test_a_planted_cookie_does_not_become_a_session(arena: Arena) -> None:
-    with TestClient(create_app(arena), cookies={"arena_session": "planted"}) as browser:
+    with TestClient(create_api(arena), cookies={"arena_session": "planted"}) as browser:
         reply = browser.post("/api/v1/consent", json={"version": "1"})
     assert "planted" not in reply.headers["set-cookie"]
-    with TestClient(create_app(arena), cookies={"arena_session": "planted"}) as thief:
+    with TestClient(create_api(arena), cookies={"arena_session": "planted"}) as thief:
         assert thief.get("/api/v1/session").json()["rater"] is None
     with arena.reading() as session:
         assert len(session.scalars(select(RaterSession)).all()) == 1
 
 
-def test_every_answer_carries_the_policy(arena: Arena, client: TestClient) -> None:
-    clip = client.post("/api/v1/assignments", json=ASK).json()["left"]["sources"][0]["url"]
+def test_every_answer_carries_the_policy(site: TestClient) -> None:
+    clip = site.post("/api/v1/assignments", json=ASK).json()["left"]["sources"][0]["url"]
 
-    @client.app.get("/api/v1/broken")  # type: ignore[attr-defined]
+    @site.app.get("/api/v1/broken")  # type: ignore[attr-defined]
     def broken() -> None:
         raise RuntimeError("a defect")
 
-    client.app.router.routes.insert(0, client.app.router.routes.pop())  # type: ignore[attr-defined]
+    site.app.router.routes.insert(0, site.app.router.routes.pop())  # type: ignore[attr-defined]
     asked = [
         ("GET", "/", 200),
         ("GET", "/health", 200),
@@ -105,9 +123,8 @@ def test_every_answer_carries_the_policy(arena: Arena, client: TestClient) -> No
         ("POST", "/gradio_api/upload", 404),
         ("GET", "/api/v1/admin/exclusions", 401),
     ]
-    client._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
     for method, path, status in [*asked, ("GET", "/api/v1/broken", 500)]:
-        reply = client.request(method, path)
+        reply = site.request(method, path)
         assert reply.status_code == status, (method, path, reply.text[:200])
         assert reply.headers["content-security-policy"] == CONTENT_SECURITY_POLICY, path
         assert reply.headers["x-content-type-options"] == "nosniff", path
@@ -145,15 +162,15 @@ CLOSED = (
 )
 
 
-def test_gradio_routes_that_nobody_needs_are_closed(client: TestClient) -> None:
+def test_gradio_routes_that_nobody_needs_are_closed(site: TestClient) -> None:
     for path in CLOSED:
         for method in ("GET", "POST", "HEAD"):
-            reply = client.request(method, path, json={} if method == "POST" else None)
+            reply = site.request(method, path, json={} if method == "POST" else None)
             assert reply.status_code == 404, (method, path)
 
 
-def test_no_spelling_of_a_path_leads_to_a_file(arena: Arena, client: TestClient) -> None:
-    secret = (arena.config.data / "token.key").read_bytes()
+def test_no_spelling_of_a_path_leads_to_a_file(site_arena: Arena, site: TestClient) -> None:
+    secret = (site_arena.config.data / "token.key").read_bytes()
     for path in (
         "//gradio_api/file=/etc/passwd",
         "/./gradio_api/file=/etc/passwd",
@@ -161,16 +178,16 @@ def test_no_spelling_of_a_path_leads_to_a_file(arena: Arena, client: TestClient)
         "/gradio_api/%66ile=/etc/passwd",
         "/GRADIO_API/file=/etc/passwd",
         "/file=/etc/passwd",
-        f"/file={arena.config.data}/token.key",
-        f"/gradio_api/file={arena.config.data}/token.key",
-        f"/static/..%2f..%2f{arena.config.data}/token.key",
+        f"/file={site_arena.config.data}/token.key",
+        f"/gradio_api/file={site_arena.config.data}/token.key",
+        f"/static/..%2f..%2f{site_arena.config.data}/token.key",
         "/assets/..%2f..%2f..%2f..%2fetc/passwd",
         "/static/../../../../etc/passwd",
         "/media/..%2f..%2ftoken.key",
         "/media/%2e%2e/token.key",
         "/svelte/..%2f..%2fetc/passwd",
     ):
-        reply = client.get(f"http://testserver{path}")
+        reply = site.get(f"http://testserver{path}")
         assert b"root:" not in reply.content, path
         assert secret not in reply.content, path
 
@@ -180,10 +197,10 @@ def test_gradio_pages_still_get_what_they_ask_for() -> None:
         assert not is_closed(path), path
 
 
-def test_gradio_pages_name_no_system_before_the_vote(arena: Arena, client: TestClient) -> None:
+def test_gradio_pages_name_no_system_before_the_vote(site_arena: Arena, site: TestClient) -> None:
     for path in ("/", "/config", "/gradio_api/info", "/progress", "/leaderboard"):
-        reply = client.get(path)
-        for secret in (*SYSTEMS, str(arena.config.data)):
+        reply = site.get(path)
+        for secret in (*SYSTEMS, str(site_arena.config.data)):
             assert secret not in reply.text, path
 
 
@@ -239,8 +256,9 @@ def test_hostile_names_and_prompts_are_text_in_every_page(arena: Arena, client: 
         assert "<img" not in page
         assert "<script" not in page
     assert "&lt;img src=x" in board_html(board)
-    for path in ("/", "/config", "/progress"):
-        assert EVIL not in client.get(path).text
+    with TestClient(create_app(arena), cookies=dict(client.cookies)) as site:
+        for path in ("/", "/config", "/progress"):
+            assert EVIL not in site.get(path).text
     reply = client.post("/api/v1/assignments", json=ASK)  # JSON is no page: the duel's template escapes it
     assert (reply.headers["content-type"], reply.json()["prompt"]) == ("application/json", EVIL)
 

@@ -13,7 +13,8 @@ from sqlalchemy import func, select, update
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, AuditEntry, Rater, Study, Video, Vote, utc_now
-from app.web.server import create_app
+from app.web.server import create_api
+from tests.unit.app.conftest import on_both_databases
 
 ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
 
@@ -69,6 +70,7 @@ def test_reload_resumes_the_same_pair_on_the_same_sides(client: TestClient) -> N
         assert first[key] == again[key]
 
 
+@on_both_databases
 def test_retry_is_the_same_vote_and_another_vote_is_not(arena: Arena, client: TestClient) -> None:
     sent = ballot(ask(client))
     first, retry = client.post("/api/v1/votes", json=sent), client.post("/api/v1/votes", json=sent)
@@ -81,6 +83,7 @@ def test_retry_is_the_same_vote_and_another_vote_is_not(arena: Arena, client: Te
     assert len(stored_votes(arena)) == 1
 
 
+@on_both_databases
 def test_hundred_replays_at_once_give_one_row(arena: Arena, client: TestClient) -> None:
     sent = ballot(ask(client))
     start = threading.Barrier(20)
@@ -98,6 +101,7 @@ def test_hundred_replays_at_once_give_one_row(arena: Arena, client: TestClient) 
     assert len(stored_votes(arena)) == 1
 
 
+@on_both_databases
 def test_undo_is_a_new_revision_and_opens_the_pair_again(arena: Arena, client: TestClient) -> None:
     pair = ask(client)
     assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
@@ -111,6 +115,25 @@ def test_undo_is_a_new_revision_and_opens_the_pair_again(arena: Arena, client: T
     assert [(vote.revision, vote.withdrawn) for vote in stored_votes(arena)] == [(0, False), (1, True), (2, False)]
 
 
+def test_undo_gives_back_the_pair_that_came_after_it(arena: Arena, client: TestClient) -> None:
+    first = ask(client)
+    client.post("/api/v1/votes", json=ballot(first))
+    second = ask(client)
+    assert client.post("/api/v1/votes", json=ballot(first, revision=1, withdrawn=True, answers={})).status_code == 201
+    with arena.reading() as session:
+        states = dict(session.execute(select(Assignment.id, Assignment.state)).all())
+    assert states == {first["assignment"]: "open", second["assignment"]: "expired"}
+    assert ask(client, 200)["assignment"] == first["assignment"]
+    assert client.post("/api/v1/votes", json=ballot(first, revision=2)).status_code == 201
+    judged = {first["assignment"]}
+    for _ in range(3):  # the pair that was given back is drawn again
+        pair = ask(client)
+        assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+        judged.add(pair["assignment"])
+    assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
+    assert len(judged) == 4
+
+
 def test_undo_ends_after_its_time(arena: Arena, client: TestClient) -> None:
     pair = ask(client)
     client.post("/api/v1/votes", json=ballot(pair))
@@ -120,6 +143,7 @@ def test_undo_ends_after_its_time(arena: Arena, client: TestClient) -> None:
     assert (late.status_code, late.json()["error"]["code"]) == (410, "expired")
 
 
+@on_both_databases
 def test_late_vote_counts_within_the_grace_and_not_after_it(arena: Arena, client: TestClient) -> None:
     pair = ask(client)
     past = utc_now().replace(year=2020)
@@ -137,7 +161,7 @@ def test_late_vote_counts_within_the_grace_and_not_after_it(arena: Arena, client
 
 def test_foreign_forged_and_swapped_tokens_are_refused(arena: Arena, client: TestClient) -> None:
     pair = ask(client)
-    with TestClient(create_app(arena), headers=client.headers) as other:
+    with TestClient(create_api(arena), headers=client.headers) as other:
         nobody = other.post("/api/v1/votes", json=ballot(pair))
         assert (nobody.status_code, nobody.json()["error"]["code"]) == (403, "not_consented")
         other.post("/api/v1/consent", json={"version": "1"})
@@ -192,15 +216,16 @@ def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> No
         assert (reply.status_code, reply.json()["error"]["code"]) == (422, "watched_too_little")
 
 
+@on_both_databases
 def test_pair_is_not_given_to_more_raters_than_wanted(arena: Arena, client: TestClient) -> None:
     for _ in range(2):
-        with TestClient(create_app(arena), headers=client.headers) as browser:
+        with TestClient(create_api(arena), headers=client.headers) as browser:
             browser.post("/api/v1/consent", json={"version": "1"})
             for _ in range(4):
                 browser.post("/api/v1/votes", json=ballot(ask(browser)))
     for _ in range(4):
         client.post("/api/v1/votes", json=ballot(ask(client)))
-    with TestClient(create_app(arena), headers=client.headers) as fourth:
+    with TestClient(create_api(arena), headers=client.headers) as fourth:
         fourth.post("/api/v1/consent", json={"version": "1"})
         assert fourth.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
     with arena.reading() as session:
@@ -257,6 +282,7 @@ def test_only_json_is_taken(client: TestClient) -> None:
         assert reply.status_code == 415, kind
 
 
+@on_both_databases
 def test_erased_rater_keeps_the_tally_and_loses_the_link(arena: Arena, client: TestClient) -> None:
     client.post("/api/v1/votes", json=ballot(ask(client)))
     before = client.get("/api/v1/session").json()["rater"]
@@ -268,6 +294,7 @@ def test_erased_rater_keeps_the_tally_and_loses_the_link(arena: Arena, client: T
         assert session.scalar(select(func.count()).select_from(Vote)) == 1
 
 
+@on_both_databases
 def test_audit_log_shows_a_changed_line(arena: Arena, client: TestClient) -> None:
     client.post("/api/v1/votes", json=ballot(ask(client)))
     with arena.reading() as session:

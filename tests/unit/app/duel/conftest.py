@@ -30,6 +30,7 @@ CSP = (
     "media-src 'self' blob:; connect-src 'self'; img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'"
 )
 CODECS: dict[str, Codec] = {".mp4": "h264", ".webm": "vp9"}
+PATIENCE_MS = 120_000  # far above what it takes on an idle machine
 TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
@@ -286,6 +287,7 @@ class DuelPage:
         self.problems: list[str] = []
         self.expected_statuses: set[int] = set()
         self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("console", self._note_console)
         self.page.on("request", self._note_request)
@@ -301,24 +303,38 @@ class DuelPage:
 
     def open(self) -> "DuelPage":
         self.page.goto(self.server.url)
-        self.page.wait_for_selector(".duel[data-state=duel]:not([data-waiting])", timeout=60_000)
+        self.page.wait_for_selector(".duel[data-state=duel]:not([data-waiting])")
         return self
 
     def wait_for(self, state: str, assignment: str | None = None) -> None:
         which = f"[data-assignment='{assignment}']" if assignment else ""
         ready = ":not([data-waiting])" if state == "duel" else ""
-        self.page.wait_for_selector(f".duel[data-state={state}]{which}{ready}", timeout=60_000)
+        self.page.wait_for_selector(f".duel[data-state={state}]{which}{ready}")
 
     def wait_until_watched(self) -> None:
-        self.page.wait_for_selector(".duel[data-watched]", timeout=60_000)
+        self.page.wait_for_selector(".duel[data-watched]")
 
     def frames(self) -> list[int]:
         """Return the frame numbers that the two clips show, left and right, read from their pixels."""
         return self.page.evaluate(READ_FRAMES)
 
-    def sample_frames(self, milliseconds: int) -> list[list[int]]:
-        """Return what `frames` returns at every refresh of the screen during some time."""
-        return self.page.evaluate(SAMPLE_FRAMES % READ_FRAMES, milliseconds)
+    def sample_until(self, has_shown: Callable[[list[list[int]]], bool]) -> list[list[int]]:
+        """Return what `frames` returns at every refresh of the screen, until that has shown something."""
+        samples: list[list[int]] = []
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not (samples and has_shown(samples)):
+            assert time.monotonic() < deadline, samples
+            samples += self.page.evaluate(SAMPLE_FRAMES % READ_FRAMES, 2000)
+        return samples
+
+    def settled_frame(self) -> int:
+        """Wait until both clips stand still on the frame that the page names, and return it."""
+        self.page.wait_for_function(f"""() => {{
+          const named = parseInt(document.querySelector(".duel [data-el=frame]").textContent) - 1;
+          const isMoving = [...document.querySelectorAll(".duel video")].some((video) => video.seeking);
+          return !isMoving && ({READ_FRAMES})().every((frame) => frame === named);
+        }}""")
+        return int(self.text("frame").split(" / ")[0]) - 1
 
     def draft(self) -> dict[str, Any]:
         return self.page.evaluate(f"JSON.parse(localStorage.getItem('{self.DRAFT}'))")

@@ -1,6 +1,7 @@
 """A study of three systems with original clips, and votes as if raters had cast them."""
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
 from app.database.audit_log import append_entry
 from app.database.tables import Assignment, Pair, Prompt, Rater, System, Video, Vote, utc_now
+from app.studies.media import MediaPolicy
 from app.studies.pairs import schedule_pairs
 from app.studies.study import StudyPolicy, create_study, find_study
 from rlhf_video.data.files import sha256_file
@@ -91,11 +93,20 @@ class Ballots:
         return self.raters[name]
 
 
+@pytest.fixture(scope="session")
+def loop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the arena that every test gets a copy of."""
+    folder = tmp_path_factory.mktemp("loop") / "arena"
+    with open_arena(ArenaConfig(data=folder), create=True) as arena:
+        arena.writer.run(lambda session: make_loop_study(session, folder))
+    return folder
+
+
 @pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Arena]:
+def loop(tmp_path: Path, loop_folder: Path) -> Iterator[Arena]:
     """Return an open arena with the study "loop": 12 prompts, systems base, tuned and other, original clips."""
-    with open_arena(ArenaConfig(data=tmp_path / "arena"), create=True) as arena:
-        arena.writer.run(lambda session: make_loop_study(session, arena.config.data))
+    folder = shutil.copytree(loop_folder, tmp_path / "arena")
+    with open_arena(ArenaConfig(data=folder)) as arena:
         yield arena
 
 
@@ -107,7 +118,7 @@ def ballots(loop: Arena) -> Ballots:
 
 def make_loop_study(session: Session, data: Path) -> None:
     """Store the study; every clip is a file of its own."""
-    study = create_study(session, slug="loop", name="loop", policy=StudyPolicy())
+    study = create_study(session, slug="loop", name="loop", policy=StudyPolicy(media=MediaPolicy(height=32, width=32)))
     origins: dict[str, Mapping[str, Any]] = {
         "base": {"model": "assets/sprite-wan", "adapter": None, "adapter_sha256": None, "sampler": {"num_steps": 10}},
         "tuned": {"model": "assets/sprite-wan", "adapter": "runs/a/adapter", "adapter_sha256": "a" * 64},

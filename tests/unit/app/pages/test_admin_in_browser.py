@@ -1,5 +1,7 @@
 """An admin's morning in a browser: log in, open every page, act on it; nothing fails, nothing comes from elsewhere."""
 
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ import uvicorn
 from sqlalchemy import select
 
 from app.arena_state import Arena
-from app.database.tables import AuditEntry, Exclusion, Study
+from app.database.tables import AuditEntry, Exclusion, Pair, Study, System
 from app.web.server import create_app
+from rlhf_video.data import sha256_file
+from rlhf_video.testing.barcode_clips import write_barcode_clip
 from tests.unit.app.pages.conftest import PASSWORD, RATERS
 
 PATIENCE_MS = 90_000
@@ -110,6 +114,7 @@ def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena
     desk.sees("are as they were written")
     assert desk.page.locator(".admin b b, .admin i").count() == 0  # the note's tags are text
     desk.shot("health")
+    _import(desk, judged)
     desk.page.get_by_role("button", name="Log out").click()
     desk.page.wait_for_url(f"{desk.address}/admin/login")
     desk.page.goto(f"{desk.address}/admin/raters")
@@ -132,6 +137,46 @@ def _studies(desk: Desk, arena: Arena) -> None:
     desk.press("How many votes?")
     desk.sees("Looking once, at the end")
     desk.shot("studies")
+
+
+def _import(desk: Desk, arena: Arena) -> None:
+    root = arena.config.import_folder
+    assert root is not None
+    for number, name in enumerate(("model-y", "model-z")):  # they come while the server runs
+        write_generated_folder(root / name, tint=(60 + 90 * number, 90, 140))
+    desk.open("", "pairs of systems")
+    desk.page.get_by_text("Import the clips of a system").click()
+    form = desk.page.locator("#import")
+    form.get_by_role("textbox", name=re.compile("^Study")).fill("boats")
+    form.get_by_label("Gold pairs").fill("2")
+    for folder, told in (
+        ("../outside", "does not lie below the import folder"),
+        ("model-y", "2 new clips, 0 known ones, 0 new pairs"),
+        ("model-z", "2 new clips, 0 known ones, 2 new pairs"),
+    ):
+        form.get_by_role("textbox", name=re.compile("^System")).fill(Path(folder).name)
+        form.get_by_label("Folder", exact=True).fill(folder)
+        form.get_by_label("Folder", exact=True).press("Enter")
+        desk.press("Import")
+        desk.sees(told)
+    desk.shot("import")
+    with arena.reading() as session:
+        study = session.scalars(select(Study).where(Study.slug == "boats")).one()
+        kinds = session.scalars(select(Pair.kind).where(Pair.study_id == study.id)).all()
+        names = session.scalars(select(System.name).where(System.study_id == study.id)).all()
+    assert (study.status, sorted(names)) == ("open", ["model-y", "model-z"])
+    assert (kinds.count("real"), kinds.count("gold")) == (2, 2)
+
+
+def write_generated_folder(folder: Path, *, tint: tuple[int, int, int]) -> None:
+    """Write two barcode clips and their manifest, as generate.py does."""
+    folder.mkdir()
+    records = []
+    for number in range(2):
+        colour = tuple(value + 20 * number for value in tint)
+        file = write_barcode_clip(folder / f"{number}.mp4", 12, 12, height=64, width=96, tint=colour)
+        records.append({"file": file.name, "prompt": f"a boat {number}", "seed": 1, "sha256": sha256_file(file)})
+    (folder / "manifest.json").write_text(json.dumps({"model": folder.name, "clips": records}))
 
 
 def _raters(desk: Desk, arena: Arena) -> None:

@@ -1,8 +1,6 @@
 """The files of the arena in a real browser: they play, and a seek shows the frame that was asked for."""
 
 import base64
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,20 +34,15 @@ _PLAY = """async (video) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    """Return an empty page of Chromium: RLHF_VIDEO_CHROMIUM, or the one in the path."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-    program = os.environ.get("RLHF_VIDEO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium, or name one in RLHF_VIDEO_CHROMIUM")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with playwright.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, headless=True, args=options)
-        yield chromium.new_page()
-        chromium.close()
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """Return an empty page of Chromium."""
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
+@pytest.mark.slow
 def test_both_formats_play_and_show_the_frame_that_was_asked_for(page: Any, tmp_path: Path) -> None:
     source = write_barcode_clip(tmp_path / "clip.mp4", 20, 8, codec="mpeg4", height=40, width=40)
     policy = MediaPolicy(height=128, width=192)
