@@ -19,7 +19,7 @@ from rlhf_video.backbones.causal_host import CausalHost
 from rlhf_video.backbones.chunked_decode import chunked_decode, clamp_to_unit
 from rlhf_video.backbones.folders import read_json
 from rlhf_video.backbones.text import PromptEncoder
-from rlhf_video.backbones.wan_vae import decode_unclamped
+from rlhf_video.backbones.wan_vae import StreamDecoder, decode_unclamped
 from rlhf_video.diffusion.sigmas import NUM_TRAIN_TIMESTEPS
 from rlhf_video.errors import BackboneError, ConfigError
 from rlhf_video.lora.switches import checkpoint_with_adapters
@@ -259,6 +259,14 @@ class WanBackbone(CausalHost, VideoBackbone):
             video = decode_unclamped(self.vae, raw)
         pixels = clamp_to_unit(video.transpose(1, 2).float(), clamp)
         return pixels[:, self.spec.pixel_frames(slice(start, stop))]
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Return a decoder of one clip, or batch of clips, that takes latents in pieces as they come.
+
+        Raises:
+            ConfigError: Tiling is on.
+        """
+        return StreamDecoder(self.vae, self.denormalise)
 
     def decode_chunked(
         self,
