@@ -76,7 +76,7 @@ def test_a_stream_has_the_pixels_of_a_straight_run(
     streaming = replace(config, output_dir=tmp_path / "stream", stream=True)
     with caplog.at_level(logging.INFO):
         streamed = json.loads(generate(streaming).read_text())["clips"]
-    assert re.search(r"First frames after \d+\.\d+ s, 18 frames in \d+\.\d+ s \(\d+\.\d frames/s\)", caplog.text)
+    assert re.search(r"First frames after \d+\.\d+ s, 18 frames in \d+\.\d+ s: \d+\.\d frames/s", caplog.text)
     assert not list(streaming.output_dir.glob("*.part.mp4"))
     for one, other in zip(straight, streamed, strict=True):
         assert one["seed"] == other["seed"]
@@ -105,8 +105,8 @@ def test_decoding_chunk_by_chunk_equals_decoding_whole(tiny_wan: VideoBackbone) 
     parts = [decoder.decode(part) for part in latents.split((2, 3, 1), 2)]
     assert [part.shape[1] for part in parts] == [5, 12, 4]
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-6)
-    again = tiny_wan.stream_decoder().decode(latents[:, :, 2:5])
-    assert (again[:, -12:] - parts[1][:, -len(again) :][:, -12:]).abs().max() > 1e-3  # without the past: other pixels
+    without_past = tiny_wan.stream_decoder().decode(latents[:, :, 2:5])
+    assert (without_past[:, -4:] - parts[1][:, -4:]).abs().max() > 1e-4
 
 
 def test_a_live_file_can_be_read_before_it_is_whole(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_live_file_can_be_read_before_it_is_whole(tmp_path: Path) -> None:
         ({"causal": CausalConfig(window_frames=1, sink_frames=1)}, "window_frames=1"),
         (
             {
-                "attention": AttentionConfig(preset="local_shift"),
+                "attention": AttentionConfig(preset="tile3"),
                 "causal": CausalConfig(window_frames=3),
             },
             "window_frames: null",
