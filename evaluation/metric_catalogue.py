@@ -10,6 +10,7 @@ CATALOGUE: dict[str, str] = {
     "frame_faults": "evaluation.metrics.frame_faults:FrameFaults",
     "loop": "evaluation.metrics.loop:Loop",
     "luminance_flicker": "evaluation.metrics.luminance_flicker:LuminanceFlicker",
+    "mean_colour": "evaluation.metrics.mean_colour:MeanColour",
     # Against reference clips of the same prompts.
     "clip_distance": "evaluation.metrics.clip_distance:ClipDistance",
     "lpips": "evaluation.metrics.lpips_distance:Lpips",

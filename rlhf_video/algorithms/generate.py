@@ -11,14 +11,18 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_video.algorithms.clip_maker import clip_seed
-from rlhf_video.attention import AttentionConfig, AttentionPlan
-from rlhf_video.backbones import VideoBackbone, VideoShape, load_backbone, meta_backbone
+from rlhf_video.algorithms.generate_causal import causal_latents, clip_guidance, clip_recipe, streamed_clips
+from rlhf_video.algorithms.generate_config import GenerateConfig, clip_shape
+from rlhf_video.attention import AttentionPlan
+from rlhf_video.backbones import Conditioning, VideoBackbone, load_backbone, meta_backbone
+from rlhf_video.backbones.causal_recipe import CausalRecipe
 from rlhf_video.data import PromptSuite, load_prompts, sha256_file, write_atomic, write_video
 from rlhf_video.data.files import MANIFEST
 from rlhf_video.diffusion.samplers import sample
@@ -29,67 +33,6 @@ from rlhf_video.lora.files import adapter_sha256
 from rlhf_video.settings import changed_fields
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """What to generate, and where it goes."""
-
-    backbone: str
-    """Model folder or Hub id, for example "assets/sprite-wan" or "Wan-AI/Wan2.1-T2V-1.3B-Diffusers". Required."""
-    prompts: Path
-    """Prompt suite: .txt with one prompt a line, or .jsonl. Required."""
-    output_dir: Path
-    """Folder of the mp4 files and manifest.json. Required."""
-    adapter: Path | None = None
-    """Adapter folder; null generates with the base."""
-    adapter_scale: float = 1.0
-    """Strength of the adapter: 0 is the base, 1 as trained; the adapter's card recommends one."""
-    attention: AttentionConfig | None = None
-    """Attention plan; null takes the one that the adapter was trained under, or dense attention. Another plan than the
-    adapter's is used with a warning."""
-    clips_per_prompt: int = 1
-    """Clips of each prompt, with different noise."""
-    seed: int = 0
-    """Runs with the same seed share their noise clip by clip."""
-    num_frames: int = 81
-    """Pixel frames, 4k + 1 for Wan. 81 is Wan 2.1's native length."""
-    height: int = 480
-    """Pixels (WanPipeline's default)."""
-    width: int = 832
-    """Pixels (WanPipeline's default)."""
-    num_steps: int = 50
-    """Denoising steps (WanPipeline's default)."""
-    guidance: float = 5.0
-    """Classifier-free guidance scale (WanPipeline's default); 1 runs no unconditional pass."""
-    shift: float | None = None
-    """Sigma shift; null takes the backbone's own."""
-    negative_prompt: str = ""
-    """What guidance moves away from."""
-    text_length: int | None = None
-    """Tokens that prompts are padded to; null takes the backbone's own."""
-    fps: int | None = None
-    """Frames per second of the files; null takes the backbone's own."""
-    batch_size: int = 1
-    """Clips sampled at once."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the transformer and the text encoder; latents and the VAE stay float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU where there is one."""
-    vae_tiling: bool = False
-    """Decode in overlapping tiles: less memory for large frames."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ConfigError: A count is below 1, or a scale is negative.
-        """
-        for name in ("clips_per_prompt", "num_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed.")
-        if self.adapter_scale < 0:
-            raise ConfigError(f"adapter_scale={self.adapter_scale} is negative: 0 is the base, 1 the whole adapter.")
 
 
 @dataclass(frozen=True)
@@ -124,14 +67,15 @@ def generate(config: GenerateConfig, *, show_progress: bool = True) -> Path:
     clips = list(_plan(config, suite))
     manifest = config.output_dir / MANIFEST
     plan = attention_plan(config)
-    facts = _facts(config, suite, plan)
+    recipe = clip_recipe(config)
+    facts = _facts(config, suite, plan, recipe)
     done = _verified(manifest, facts, clips)
     todo = [batch for batch in _batches(clips, config.batch_size) if any(clip.file not in done for clip in batch)]
     logger.info("%d of %d clips are there, %d batches to go", len(done), len(clips), len(todo))
     if todo:
         backbone = load_generator(config, plan)
         for batch in tqdm(todo, unit="batch", disable=None if show_progress else True):
-            done |= _make(config, backbone, batch, done)
+            done |= _make(config, backbone, recipe, batch, done)
             _write_manifest(manifest, facts, clips, done)
     _write_manifest(manifest, facts, clips, done)
     return manifest
@@ -151,6 +95,9 @@ def describe(config: GenerateConfig) -> str:
     latents = backbone.spec.latent_shape(shape)
     plan = attention_plan(config)
     attention = "dense" if plan is None else plan.describe(backbone.token_grid(shape))
+    recipe = clip_recipe(config)
+    sampler = f"{config.num_steps} Euler steps" if recipe is None else recipe.describe(config.num_steps, latents[2])
+    shift = config.shift if config.shift is not None else recipe.shift if recipe else backbone.spec.default_shift
     parameters = sum(p.numel() for module in backbone.transformers.values() for p in module.parameters())
     size = {"float32": 4, "bfloat16": 2}[config.precision]
     return "\n".join(
@@ -161,8 +108,7 @@ def describe(config: GenerateConfig) -> str:
             f"clips         {len(suite)} prompts x {config.clips_per_prompt}, {config.num_frames} frames of "
             f"{config.height} x {config.width}",
             f"latents       {latents}",
-            f"sampler       {config.num_steps} Euler steps, guidance {config.guidance:g}, shift "
-            f"{config.shift if config.shift is not None else backbone.spec.default_shift:g}",
+            f"sampler       {sampler}, guidance {clip_guidance(config, recipe):g}, shift {shift:g}",
             f"attention     {textwrap.indent(attention, 14 * ' ').lstrip()}",
             f"output        {config.output_dir}",
         )
@@ -179,11 +125,6 @@ def _plan(config: GenerateConfig, suite: PromptSuite) -> Iterator[_Clip]:
 def _batches(clips: list[_Clip], size: int) -> Iterator[list[_Clip]]:
     for start in range(0, len(clips), size):
         yield clips[start : start + size]
-
-
-def clip_shape(config: GenerateConfig, batch: int) -> VideoShape:
-    """Return the size of a batch of clips."""
-    return VideoShape(batch=batch, frames=config.num_frames, height=config.height, width=config.width)
 
 
 def attention_plan(config: GenerateConfig) -> AttentionPlan | None:
@@ -223,24 +164,44 @@ def load_generator(config: GenerateConfig, plan: AttentionPlan | None) -> VideoB
 
 
 @torch.no_grad()
-def _make(config: GenerateConfig, backbone: VideoBackbone, batch: list[_Clip], done: dict[str, str]) -> dict[str, str]:
+def _make(
+    config: GenerateConfig,
+    backbone: VideoBackbone,
+    recipe: CausalRecipe | None,
+    batch: list[_Clip],
+    done: dict[str, str],
+) -> dict[str, str]:
     """Sample one batch and write its missing files; return file name -> sha256 of what was written."""
-    noise = backbone.noise(clip_shape(config, len(batch)), [torch.Generator().manual_seed(clip.seed) for clip in batch])
+    files = [None if clip.file in done else config.output_dir / clip.file for clip in batch]
+    seeds = [clip.seed for clip in batch]
     cond = backbone.encode_prompts([clip.prompt for clip in batch], config.negative_prompt)
-    sigmas = flow_sigmas(config.num_steps, backbone.spec.default_shift if config.shift is None else config.shift)
     with adapter_scale(backbone, config.adapter_scale):
-        latents = sample(lambda x, sigma: backbone.velocity(x, sigma, cond, guidance=config.guidance), noise, sigmas)
+        if recipe is None:
+            latents = _whole_clips(config, backbone, cond, seeds)
+        elif config.stream:
+            streamed_clips(config, recipe, backbone, cond, list(zip(seeds, files, strict=True)))
+            return {file.name: sha256_file(file) for file in files if file is not None}
+        else:
+            latents = causal_latents(config, recipe, backbone, cond, seeds)
     written = {}
-    for clip, latent in zip(batch, latents, strict=True):
-        if clip.file in done:
-            continue
-        file = config.output_dir / clip.file
-        write_video(file, backbone.decode(latent[None])[0].cpu(), config.fps or backbone.spec.fps)
-        written[clip.file] = sha256_file(file)
+    for file, latent in zip(files, latents, strict=True):
+        if file is not None:
+            write_video(file, backbone.decode(latent[None])[0].cpu(), config.fps or backbone.spec.fps)
+            written[file.name] = sha256_file(file)
     return written
 
 
-def _facts(config: GenerateConfig, suite: PromptSuite, plan: AttentionPlan | None) -> dict[str, Any]:
+def _whole_clips(config: GenerateConfig, backbone: VideoBackbone, cond: Conditioning, seeds: list[int]) -> Tensor:
+    """Return latents (B, C, Fl, Hl, Wl) of a batch, all frames denoised at once."""
+    noise = backbone.noise(clip_shape(config, len(seeds)), [torch.Generator().manual_seed(seed) for seed in seeds])
+    sigmas = flow_sigmas(config.num_steps, backbone.spec.default_shift if config.shift is None else config.shift)
+    guidance = clip_guidance(config, None)
+    return sample(lambda x, sigma: backbone.velocity(x, sigma, cond, guidance=guidance), noise, sigmas)
+
+
+def _facts(
+    config: GenerateConfig, suite: PromptSuite, plan: AttentionPlan | None, recipe: CausalRecipe | None
+) -> dict[str, Any]:
     """Return what fixes the pixels of every clip."""
     adapter = config.adapter
     return {
@@ -249,13 +210,15 @@ def _facts(config: GenerateConfig, suite: PromptSuite, plan: AttentionPlan | Non
         "adapter_sha256": adapter_sha256(adapter) if adapter is not None else None,
         "adapter_scale": config.adapter_scale if adapter is not None else None,
         "attention_plan": plan.to_json() if plan is not None else None,
+        "causal": recipe.to_json() if recipe is not None else None,
+        "stream": config.stream,
         "prompts": {"name": suite.name, "version": suite.version, "sha256": suite.sha256},
         "seed": config.seed,
         "clips_per_prompt": config.clips_per_prompt,
         "sampler": {
-            "name": "flow_euler",
+            "name": "flow_euler" if recipe is None else "causal",
             "num_steps": config.num_steps,
-            "guidance": config.guidance,
+            "guidance": clip_guidance(config, recipe),
             "shift": config.shift,
             "negative_prompt": config.negative_prompt,
             "text_length": config.text_length,
@@ -277,7 +240,8 @@ def _verified(manifest: Path, facts: dict[str, Any], clips: list[_Clip]) -> dict
     if not manifest.is_file():
         return {}
     try:
-        recorded = {"attention_plan": None, **json.loads(manifest.read_text())}  # older manifests: always dense
+        older = {"attention_plan": None, "causal": None, "stream": False}  # what manifests did not say once
+        recorded = {**older, **json.loads(manifest.read_text())}
         entries = {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{manifest} is damaged: delete it to generate its clips again.") from error

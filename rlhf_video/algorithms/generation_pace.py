@@ -10,8 +10,10 @@ from itertools import pairwise
 import torch
 
 from rlhf_video.algorithms.generate import MANIFEST, GenerateConfig, attention_plan, clip_shape, load_generator
+from rlhf_video.algorithms.generate_causal import causal_latents, clip_guidance, clip_recipe
 from rlhf_video.attention import AttentionPlan
 from rlhf_video.backbones import VideoBackbone
+from rlhf_video.backbones.causal_recipe import CausalRecipe
 from rlhf_video.data import load_prompts
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
@@ -67,7 +69,9 @@ def probed_pace(config: GenerateConfig, *, budget_s: float = 20.0) -> Pace:
         AdapterError: The adapter does not fit.
         ConfigError: The sizes do not fit the model.
     """
-    plan = attention_plan(config)
+    plan, recipe = attention_plan(config), clip_recipe(config)
+    if recipe is not None:
+        return _causal_pace(config, recipe, load_generator(config, plan))
     probe = _Probe(config, load_generator(config, plan), plan)
     whole = probe.num_latent
     steps: dict[int, float] = {}
@@ -97,22 +101,22 @@ class _Probe:
         self._sigmas = flow_sigmas(config.num_steps, config.shift or backbone.spec.default_shift)[:2]
 
     def encoding(self) -> float:
-        return self._timed(lambda: self._backbone.encode_prompts(self._texts, self._config.negative_prompt))
+        return _warm_seconds(lambda: self._backbone.encode_prompts(self._texts, self._config.negative_prompt))
 
     def step(self, latent: int) -> float:
         """Time one step of a batch with so many latent frames; shorter clips have dense attention."""
-        backbone, guidance = self._backbone, self._config.guidance
+        backbone, guidance = self._backbone, clip_guidance(self._config, None)
         backbone.apply_attention(self._plan if latent == self.num_latent else None)
         noise = self._noise(latent, self._config.batch_size)
 
         def velocity(latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             return backbone.velocity(latents, sigma, self._cond, guidance=guidance)
 
-        return self._timed(lambda: sample(velocity, noise, self._sigmas))
+        return _warm_seconds(lambda: sample(velocity, noise, self._sigmas))
 
     def decoding(self, latent: int) -> float:
         noise = self._noise(latent, 1)
-        return self._timed(lambda: self._backbone.decode(noise))
+        return _warm_seconds(lambda: self._backbone.decode(noise))
 
     def source(self, steps: dict[int, float]) -> str:
         """Say how the seconds of a step are known."""
@@ -130,9 +134,27 @@ class _Probe:
         config = replace(self._config, num_frames=self._backbone.spec.num_frames(latent))
         return self._backbone.noise(clip_shape(config, batch), [torch.Generator().manual_seed(i) for i in range(batch)])
 
-    def _timed(self, call: Callable[[], object]) -> float:
-        seconds = _seconds(call)
-        return _seconds(call) if seconds < _WARM else seconds
+
+def _causal_pace(config: GenerateConfig, recipe: CausalRecipe, backbone: VideoBackbone) -> Pace:
+    """Return the pace that a roll-out of two chunks foretells, call by call; later chunks see more of the past."""
+    spec, steps = backbone.spec, config.num_steps
+    whole = spec.num_latent_frames(config.num_frames)
+    short = min(2 * recipe.layout.chunk_frames, whole)
+    prompts = load_prompts(config.prompts).prompts
+    cond = backbone.encode_prompts([prompts[i % len(prompts)] for i in range(config.batch_size)])
+    shorter = replace(config, num_frames=spec.num_frames(short))
+    seeds = range(config.batch_size)
+    sampling = _warm_seconds(lambda: causal_latents(shorter, recipe, backbone, cond, seeds))
+    noise = backbone.noise(clip_shape(shorter, 1), torch.Generator().manual_seed(0))
+    decoding = _warm_seconds(lambda: backbone.decode(noise)) * whole / short
+    calls = recipe.num_evaluations(steps, whole) / recipe.num_evaluations(steps, short)
+    source = f"a roll-out of {shorter.num_frames} of {config.num_frames} frames and one decoding"
+    return Pace(sampling * calls / config.batch_size + decoding, source)
+
+
+def _warm_seconds(call: Callable[[], object]) -> float:
+    seconds = _seconds(call)
+    return _seconds(call) if seconds < _WARM else seconds
 
 
 def _seconds(call: Callable[[], object]) -> float:

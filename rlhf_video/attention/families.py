@@ -105,6 +105,8 @@ def find_transformer(model: nn.Module) -> tuple[Any, Family]:
     Raises:
         ConfigError: There is none, or more than one.
     """
+    if (own := _family_of(model)) is not None:  # no walk over its modules: a roll-out asks in every call
+        return model, own
     families = ((module, _family_of(module)) for module in model.modules())
     found = [(module, family) for module, family in families if family is not None]
     if len(found) == 1:

@@ -1,7 +1,7 @@
 """How a causal adapter was trained: written into its file, and read back by whoever generates with it.
 
-save_adapter(folder, state, ..., metadata={RECIPE_KEY: recipe.to_json(), ...})
-recipe = CausalRecipe.from_metadata(read_adapter_metadata(folder))        # None: no causal adapter
+A trainer gives `metadata={RECIPE_KEY: recipe.to_json(), ...}` to `save_adapter`; `CausalRecipe.from_metadata` of what
+`read_adapter_metadata` returns is the recipe again, or None where the adapter is no causal one.
 """
 
 from collections.abc import Mapping

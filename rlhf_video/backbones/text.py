@@ -4,8 +4,10 @@ import gc
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
+from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5EncoderModel
@@ -83,3 +85,31 @@ class PromptEncoder:
         if bars:
             transformers_logging.enable_progress_bar()
         return encoder.to(self._device).eval().requires_grad_(False)
+
+
+class PipelinePrompts:
+    """The text encoder of a loaded pipeline, in the same two methods; it stays the pipeline's own."""
+
+    def __init__(self, pipe: WanPipeline, text_length: int) -> None:
+        """Use a pipeline's tokenizer and encoder.
+
+        Args:
+            pipe: The pipeline.
+            text_length: Tokens that texts are padded or cut to.
+        """
+        self._pipe, self._text_length = pipe, text_length
+
+    def release(self) -> None:
+        """Do nothing: who loaded the pipeline frees it."""
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return embeddings as `PromptEncoder.encode` does."""
+        distinct = {text: self._encode_one(text) for text in dict.fromkeys(texts)}
+        return torch.cat([distinct[text] for text in texts])
+
+    def _encode_one(self, text: str) -> Tensor:
+        embeds, _ = self._pipe.encode_prompt(
+            prompt=text, do_classifier_free_guidance=False, max_sequence_length=self._text_length
+        )
+        return cast(Tensor, embeds)

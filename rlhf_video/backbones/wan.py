@@ -4,12 +4,12 @@ Kept: one transformer or two experts, per-frame noise levels, batched guidance. 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
 from rlhf_video.attention import Grid
@@ -18,8 +18,8 @@ from rlhf_video.backbones.base import BackboneSpec, Conditioning, VideoBackbone
 from rlhf_video.backbones.causal_host import CausalHost
 from rlhf_video.backbones.chunked_decode import chunked_decode, clamp_to_unit
 from rlhf_video.backbones.folders import read_json
-from rlhf_video.backbones.text import PromptEncoder
-from rlhf_video.backbones.wan_vae import decode_unclamped
+from rlhf_video.backbones.text import PipelinePrompts, PromptEncoder
+from rlhf_video.backbones.wan_vae import StreamDecoder, decode_unclamped
 from rlhf_video.diffusion.sigmas import NUM_TRAIN_TIMESTEPS
 from rlhf_video.errors import BackboneError, ConfigError
 from rlhf_video.lora.switches import checkpoint_with_adapters
@@ -43,7 +43,7 @@ class WanBackbone(CausalHost, VideoBackbone):
         spec: BackboneSpec,
         transformers: dict[str, nn.Module],
         vae: AutoencoderKLWan,
-        prompts: PromptEncoder | None,
+        prompts: PromptEncoder | PipelinePrompts | None,
         text_width: int,
         boundary_sigma: float | None,
         dtype: torch.dtype,
@@ -111,12 +111,41 @@ class WanBackbone(CausalHost, VideoBackbone):
         )
 
     @classmethod
+    def from_pipeline(cls, pipe: WanPipeline, *, text_length: int | None = None) -> "WanBackbone":
+        """Wrap the modules of a loaded pipeline, which shares them.
+
+        Args:
+            pipe: Wan text-to-video, on one device.
+            text_length: Tokens that prompts are padded to; None takes the folder's own, 512 where it says none.
+
+        Raises:
+            BackboneError: It is no text-to-video model.
+        """
+        modules = {name: getattr(pipe, name, None) for name in _COMPONENTS}
+        transformers: dict[str, nn.Module] = {name: module for name, module in modules.items() if module is not None}
+        if not isinstance(transformers.get("transformer"), WanTransformer3DModel):
+            raise BackboneError("The pipeline has no Wan transformer.")
+        folder = Path(str(pipe.config.get("_name_or_path", "")))
+        model = cast("WanTransformer3DModel", pipe.transformer)
+        spec = _spec(folder, model.config, pipe.vae.config, pipe.scheduler.config, text_length)
+        return cls(
+            spec=spec,
+            transformers=transformers,
+            vae=pipe.vae,
+            prompts=PipelinePrompts(pipe, spec.text_length),
+            text_width=int(model.config.text_dim),
+            boundary_sigma=pipe.config.get("boundary_ratio"),
+            dtype=model.dtype,
+            device=pipe.device,
+        )
+
+    @classmethod
     def from_config(cls, folder: Path, *, dtype: torch.dtype, text_length: int | None) -> "WanBackbone":
         """Build on the meta device from config files; see `meta_backbone`."""
         index, spec, text_width = _read_facts(folder, text_length)
         with torch.device("meta"):
             transformers: dict[str, nn.Module] = {
-                name: _in_precision(
+                name: in_precision(
                     WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder / name)), dtype
                 )
                 for name in _component_names(folder, index)
@@ -260,6 +289,14 @@ class WanBackbone(CausalHost, VideoBackbone):
         pixels = clamp_to_unit(video.transpose(1, 2).float(), clamp)
         return pixels[:, self.spec.pixel_frames(slice(start, stop))]
 
+    def stream_decoder(self) -> StreamDecoder:
+        """Return a decoder of one clip, or batch of clips, that takes latents in pieces as they come.
+
+        Raises:
+            ConfigError: Tiling is on.
+        """
+        return StreamDecoder(self.vae, self.denormalise)
+
     def decode_chunked(
         self,
         latents: Tensor,
@@ -297,7 +334,7 @@ class WanBackbone(CausalHost, VideoBackbone):
                     transformer.disable_gradient_checkpointing()
 
 
-def _in_precision(transformer: WanTransformer3DModel, dtype: torch.dtype) -> WanTransformer3DModel:
+def in_precision(transformer: WanTransformer3DModel, dtype: torch.dtype) -> WanTransformer3DModel:
     """Cast as `from_pretrained` does: the model's own list of sensitive modules stays float32."""
     for name, parameter in transformer.named_parameters():
         if not any(module in name.split(".") for module in transformer._keep_in_fp32_modules):
@@ -329,11 +366,25 @@ def _read_facts(folder: Path, text_length: int | None) -> tuple[dict[str, Any], 
     transformer = read_json(folder / "transformer" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    spec = _spec(folder, transformer, vae, scheduler, text_length)
+    return index, spec, int(transformer["text_dim"])
+
+
+def _spec(
+    folder: Path,
+    transformer: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    text_length: int | None,
+) -> BackboneSpec:
+    """Return the facts that the components' configs and the folder's own file tell."""
     own_file = folder / "rlhf_video.json"
     own = read_json(own_file) if own_file.is_file() else {}
-    if transformer.get("_class_name") != "WanTransformer3DModel" or transformer.get("image_dim") is not None:
+    if transformer.get("_class_name", "WanTransformer3DModel") != "WanTransformer3DModel" or transformer.get(
+        "image_dim"
+    ):
         raise BackboneError(f"{folder}/transformer is not a Wan text-to-video transformer.")
-    spec = BackboneSpec(
+    return BackboneSpec(
         model_class="WanPipeline",
         latent_channels=int(transformer["in_channels"]),
         temporal_stride=int(vae.get("scale_factor_temporal", 4)),
@@ -345,4 +396,3 @@ def _read_facts(folder: Path, text_length: int | None) -> tuple[dict[str, Any], 
         default_shift=float(own.get("default_shift", scheduler.get("shift", scheduler.get("flow_shift", 1.0)))),
         text_length=int(text_length or own.get("text_length", 512)),
     )
-    return index, spec, int(transformer["text_dim"])

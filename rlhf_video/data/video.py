@@ -33,7 +33,8 @@ class ClipSize(NamedTuple):
 
 
 _MOST_ANNOUNCED = 1024  # frames that are believed of a header; a longer clip grows as it is read
-_BT709 = 1  # the number of BT.709 in H.264's tables of matrices, primaries and transfer curves
+BT709 = 1
+"""The number of BT.709 in H.264's tables of matrices, primaries and transfer curves."""
 
 
 def write_video(path: str | Path, video: Tensor, fps: float, *, crf: int = 12) -> None:
@@ -67,7 +68,7 @@ def encode_mp4(video: Tensor, fps: float, *, crf: int = 12, min_side: int = 0) -
     Raises:
         DataError: The shape, the size, fps or a pixel does not fit.
     """
-    frames = _to_uint8(video, fps)
+    frames = to_uint8(video, fps)
     factor = max(1, -(-min_side // min(frames.shape[1:3])))
     frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     buffer = io.BytesIO()
@@ -78,12 +79,10 @@ def encode_mp4(video: Tensor, fps: float, *, crf: int = 12, min_side: int = 0) -
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT709
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            container.mux(
-                stream.encode(picture.reformat(format="yuv420p", dst_colorspace=_BT709, interpolation="AREA"))
-            )
+            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=BT709, interpolation="AREA")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
@@ -104,7 +103,7 @@ def write_lossless(path: str | Path, video: Tensor, fps: float) -> None:
     path = Path(path)
     if path.suffix != ".mkv":
         raise DataError(f"Clip '{path}' must end in .mkv: lossless clips are written as FFV1 in Matroska.")
-    frames = _to_uint8(video, fps)
+    frames = to_uint8(video, fps)
     buffer = io.BytesIO()
     # bitexact: Matroska otherwise writes a random identifier and the version of the library.
     with av.open(buffer, mode="w", format="matroska", options={"fflags": "+bitexact"}) as container:
@@ -181,7 +180,7 @@ def video_stream(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DataError(f"Clip '{path}' cannot be decoded ({error}): delete it and generate it again.") from error
 
 
-def _to_uint8(video: Tensor, fps: float) -> np.ndarray:
+def to_uint8(video: Tensor, fps: float) -> np.ndarray:
     """Check a clip and return it as bytes, shape (frames, height, width, 3)."""
     if video.ndim != 4 or video.shape[0] == 0 or video.shape[1] != 3:
         raise DataError(f"A clip of shape {tuple(video.shape)} cannot be written: use (frames, 3, height, width).")

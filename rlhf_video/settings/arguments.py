@@ -27,6 +27,27 @@ class Flags:
     """Go on from the last checkpoint of the config's run directory."""
     config_path: Path
     """Config file that was read."""
+    shortcuts: frozenset[str] = frozenset()
+    """The script's own flags that were given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """A flag of one script that stands for a field of its config."""
+
+    flag: str
+    """For example "--steps"."""
+    help: str
+    """For `--help`."""
+    sets: str | None = None
+    """Override in its place; {} in it is the flag's value. None only notes that the flag was given."""
+    default_config: Path | None = None
+    """Config file instead of the script's own, unless `--config` names one."""
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether the flag has a value."""
+        return self.sets is not None and "{}" in self.sets
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -42,7 +63,12 @@ class StrictParser(argparse.ArgumentParser):
 
 
 def parse_arguments(
-    schema: type[T], *, default_config: Path, description: str, arguments: Sequence[str] | None = None
+    schema: type[T],
+    *,
+    default_config: Path,
+    description: str,
+    arguments: Sequence[str] | None = None,
+    shortcuts: Sequence[Shortcut] = (),
 ) -> tuple[T, Flags]:
     """Read the command line of an entry script.
 
@@ -51,9 +77,10 @@ def parse_arguments(
         default_config: YAML file used without `--config`.
         description: First paragraph of `--help`.
         arguments: Command line without the program's name; None reads `sys.argv`.
+        shortcuts: The script's own flags.
 
     Returns:
-        The config and the flags.
+        The config and the flags. A field that is given as key=value too has that value, not the shortcut's.
 
     Raises:
         ConfigError: An argument is unknown or the config does not hold.
@@ -62,22 +89,38 @@ def parse_arguments(
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = StrictParser(
         description=description,
-        usage="%(prog)s [--config FILE] [--dry-run] [--resume] [--help] [key=value ...]",
+        usage=f"%(prog)s [--config FILE] [--dry-run] [--resume] {_usage(shortcuts)}[--help] [key=value ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.unrecognized_hint = " Fields of the config are given as key=value, without dashes."
-    parser.add_argument(
-        "--config", type=Path, default=default_config, metavar="FILE", help=f"YAML file (default: {default_config})"
-    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"YAML file (default: {default_config})")
     parser.add_argument("--dry-run", action="store_true", help="print shapes, parameters, a memory plan; train nothing")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the run directory")
+    for shortcut in shortcuts:
+        if shortcut.takes_value:
+            parser.add_argument(shortcut.flag, help=shortcut.help, metavar="N")
+        else:
+            parser.add_argument(shortcut.flag, help=shortcut.help, action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change one field, for example seed=1")
     if "--help" in arguments or "-h" in arguments:  # the field list is built only when it is shown
         parser.epilog = describe_fields(schema)
     known = parser.parse_intermixed_args(list(arguments))
-    flags = Flags(dry_run=known.dry_run, resume=known.resume, config_path=known.config)
-    return load_config(schema, known.config, known.overrides), flags
+    given = {item: getattr(known, item.flag.removeprefix("--").replace("-", "_")) for item in shortcuts}
+    given = {item: value for item, value in given.items() if value not in (None, False)}
+    default_config = next((item.default_config for item in given if item.default_config), default_config)
+    flags = Flags(
+        dry_run=known.dry_run,
+        resume=known.resume,
+        config_path=known.config or default_config,
+        shortcuts=frozenset(item.flag for item in given),
+    )
+    meant = [item.sets.format(value) for item, value in given.items() if item.sets is not None]
+    return load_config(schema, flags.config_path, [*meant, *known.overrides]), flags
+
+
+def _usage(shortcuts: Sequence[Shortcut]) -> str:
+    return "".join(f"[{item.flag}{' N' * item.takes_value}] " for item in shortcuts)
 
 
 def describe_fields(schema: type) -> str:

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from evaluation.base import ClipEntry, DecodedClip, Metric, SkipClipError
 from evaluation.metrics.drift import Drift, fitted_rise
+from evaluation.metrics.mean_colour import MeanColour
 from evaluation.metrics.reward import RewardMetric
 from evaluation.registry import build_metric
 from rlhf_video.data import read_video, write_video
 from rlhf_video.errors import ConfigError
+from rlhf_video.sprites.grammar import parse_prompt
+from rlhf_video.sprites.renderer import render
 
 
 def clip_of(frames: Tensor) -> DecodedClip:
@@ -112,3 +115,58 @@ def test_what_cannot_be_followed_is_refused() -> None:
     folder = Path(__file__).resolve().parents[4] / "assets/sprite-clip"
     with pytest.raises(ConfigError, match="compares sets"):
         Drift("kernel_distance", options={"backbone": "clip_frames", "model": str(folder)})
+
+
+def test_eighths_are_eighths_whatever_the_length() -> None:
+    for num_frames in (16, 21, 189):
+        levels = [round(200 * frame / (num_frames - 1)) for frame in range(num_frames)]
+        drift = Drift("reward", options={"name": "brightness"}, num_segments=8, parts=True)
+        result = drift.score(grey(levels))
+        size = -(-num_frames // 8)
+        assert list(result.values) == [f"brightness_{number}" for number in range(1, 9)] == list(drift.spec.dimensions)
+        assert result.values["brightness_1"] == pytest.approx(np.mean(levels[:size]) / 255, abs=1e-5)
+        assert result.values["brightness_8"] == pytest.approx(np.mean(levels[-size:]) / 255, abs=1e-5)
+        assert list(result.values.values()) == sorted(result.values.values()) == result.curves["brightness_1"]
+    with pytest.raises(SkipClipError, match="cannot be cut into 8 segments"):
+        drift.score(grey([1] * 7))
+
+
+def test_a_gap_does_not_cancel_between_clips_that_fade_and_clips_that_burn_out() -> None:
+    drift = Drift("reward", options={"name": "brightness"}, num_segments=2, gap=True)
+    fading, burning = drift.score(grey([0, 51])), drift.score(grey([51, 0]))
+    assert fading.values == burning.values == pytest.approx({"brightness_gap": 0.2}, abs=1e-6)
+    assert drift.spec.higher_is_better is False
+
+
+def test_a_verifiers_share_is_followed_through_a_clip() -> None:
+    prompt = "a red circle standing still on a navy background"
+    video = render([parse_prompt(prompt)], [0])[0]
+    frames = torch.cat([video, video[:, [2, 1, 0]]]).mul(255)  # red turns blue
+    entry = ClipEntry(file=Path("clip.mp4"), sha256="0" * 64, prompt=prompt)
+    judge = {"name": "rlhf_video.sprites.judge:SpriteJudge"}
+    result = Drift("reward", options=judge, num_segments=4, parts=True).score(
+        DecodedClip(entry, frames.to(torch.uint8), 8.0)
+    )
+    assert [result.values[f"all_{number}"] for number in (1, 2, 3, 4)] == [1, 1, 0, 0]
+    assert [result.values[f"shape_{number}"] for number in (1, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize("options", [{"num_segments": 1}, {"parts": True}, {"gap": True, "trend": True}])
+def test_options_that_exclude_each_other_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"num_segments|one of trend"):
+        Drift("loop", **options)  # type: ignore[arg-type]
+
+
+def test_mean_colour_is_cie_lab() -> None:
+    red = torch.tensor([255, 0, 0])[None, :, None, None].expand(2, 3, 4, 4)
+    values = MeanColour().score(clip_of(red)).values
+    assert values == pytest.approx({"lightness": 53.24, "green_red": 80.09, "blue_yellow": 67.20}, abs=0.02)
+    for level, lightness in ((0, 0.0), (119, 50.03), (255, 100.0)):
+        values = MeanColour().score(grey([level])).values
+        assert values == pytest.approx({"lightness": lightness, "green_red": 0.0, "blue_yellow": 0.0}, abs=0.02)
+
+
+def test_a_clip_that_turns_yellow_has_a_colour_drift() -> None:
+    tint = torch.tensor([[200, 200, 200]] * 4 + [[200, 200, 150]] * 4)[..., None, None].expand(-1, -1, 8, 8)
+    values = Drift("mean_colour", num_segments=2, gap=True).score(clip_of(tint)).values
+    assert values["blue_yellow_gap"] > 20 > 5 > values["lightness_gap"]
