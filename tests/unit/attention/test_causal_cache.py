@@ -1,5 +1,6 @@
 """The key-value cache: a value, with the sink for ever and the window behind it."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -45,7 +46,7 @@ def frames_in(cache: KeyValueCache) -> list[int]:
 def test_the_cache_holds_what_the_next_chunk_sees(layout: CausalLayout, num_frames: int) -> None:
     cache, seen = KeyValueCache(FACTS, layout), layout.visible(num_frames)
     chunks = layout.chunks(num_frames)
-    for chunk, following in zip(chunks, chunks[1:], strict=False):
+    for chunk, following in itertools.pairwise(chunks):
         length = following.stop - following.start
         cache = cache.extended(chunk_of(range(chunk.start, chunk.stop)), next_chunk=length)
         past = [frame for frame in range(following.start) if seen[following.start, frame]]
@@ -93,9 +94,7 @@ def test_a_cut_chunk_frees_the_rest_of_its_memory() -> None:
     assert kept.untyped_storage().nbytes() == kept.numel() * kept.element_size()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("rows", 2), ("columns", 3), ("batch", 4), ("adapter", "default at 0.5")]
-)
+@pytest.mark.parametrize(("field", "value"), [("rows", 2), ("columns", 3), ("batch", 4), ("adapter", "default at 0.5")])
 def test_a_cache_of_something_else_is_refused_by_name(field: str, value: object) -> None:
     FACTS.check(replace(FACTS))
     with pytest.raises(ConfigError, match=rf"computed with another {field}: start a new roll-out"):

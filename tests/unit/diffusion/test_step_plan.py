@@ -1,5 +1,7 @@
 """Step plans: levels of few-step roll-outs, First-Frame Enhancement, and their cost."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def test_every_list_starts_at_one_and_falls(shift: float, schedule: str) -> None
         levels = step_levels(num_steps, shift=shift, schedule=schedule, longest=8)  # type: ignore[arg-type]
         assert len(levels) == num_steps
         assert levels[0] == 1
-        assert all(higher > lower > 0 for higher, lower in zip(levels, levels[1:], strict=False))
+        assert all(higher > lower > 0 for higher, lower in itertools.pairwise(levels))
 
 
 def test_skip_spreads_over_the_range_and_prefix_takes_the_first() -> None:
