@@ -26,6 +26,7 @@ from rlhf_video.attention.causal_cache import KeyValue
 from rlhf_video.attention.context import SlottedProcessor
 from rlhf_video.attention.families import find_transformer
 from rlhf_video.attention.grid import Grid
+from rlhf_video.attention.processors import stock_processor
 from rlhf_video.attention.recompute import RememberingCheckpoint
 from rlhf_video.errors import ConfigError
 
@@ -34,11 +35,15 @@ class Recorder:
     """Collects every layer's keys and values of one forward pass without gradient."""
 
     def __init__(self) -> None:
-        self.by_layer: dict[int, KeyValue] = {}
+        self._by_layer: dict[int, KeyValue] = {}
+
+    def record(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Take a layer's keys and values; what a recomputation brings again is equal."""
+        self._by_layer[layer] = (key.detach(), value.detach())
 
     def all_layers(self) -> tuple[KeyValue, ...]:
         """Return what was collected, first layer first."""
-        return tuple(self.by_layer[layer] for layer in sorted(self.by_layer))
+        return tuple(self._by_layer[layer] for layer in sorted(self._by_layer))
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class CausalContext:
     """Which query (row) sees which key (column), bool; None lets all see all."""
     layer_masks: Mapping[int, Tensor] = field(default_factory=dict)
     """Layer -> its own mask, where a window narrows it."""
-    past: tuple[KeyValue, ...] = ()
-    """Keys and values of the past for each layer; empty where there is none."""
+    past: tuple[tuple[KeyValue, ...], ...] = ()
+    """For each run of past frames, oldest first, every layer's keys and values; joined where they are read, so that
+    the graphs of many chunks share them."""
     text: tuple[KeyValue, ...] = ()
     """Projected text for each layer; empty projects it anew."""
     recorder: Recorder | None = None
@@ -93,7 +99,7 @@ class CausalProcessor(SlottedProcessor, WanAttnProcessor):
         """Attend; the signature is the stock one."""
         context = self.slot.state
         if context is None:
-            output: Tensor = self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+            output: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
             return output
         if encoder_hidden_states is None:
             return self._video(attn, hidden_states, context)
@@ -104,10 +110,10 @@ class CausalProcessor(SlottedProcessor, WanAttnProcessor):
         key = _heads(attn, attn.norm_k(attn.to_k(hidden_states)))
         value = _heads(attn, attn.to_v(hidden_states))
         if context.recorder is not None:
-            context.recorder.by_layer[self.layer] = (key, value)
+            context.recorder.record(self.layer, key, value)
         if context.past:
-            past_key, past_value = context.past[self.layer]
-            key, value = torch.cat([past_key, key], 1), torch.cat([past_value, value], 1)
+            past_keys, past_values = zip(*(run[self.layer] for run in context.past), strict=True)
+            key, value = torch.cat([*past_keys, key], 1), torch.cat([*past_values, value], 1)
         cosines, sines = context.rotary
         num_queries = query.shape[1]
         query = rotate(query, cosines[:, -num_queries:], sines[:, -num_queries:])
@@ -121,7 +127,7 @@ class CausalProcessor(SlottedProcessor, WanAttnProcessor):
         else:
             key, value = _heads(attn, attn.norm_k(attn.to_k(text))), _heads(attn, attn.to_v(text))
         if context.text_recorder is not None:
-            context.text_recorder.by_layer[self.layer] = (key, value)
+            context.text_recorder.record(self.layer, key, value)
         return self._attend(attn, query, key, value, None)
 
     def _attend(self, attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -165,7 +171,8 @@ def make_causal(transformer: nn.Module) -> None:
     """Give a Wan transformer's attention layers processors that a `CausalContext` drives; a second call does nothing.
 
     Raises:
-        ConfigError: It is no Wan transformer, has an attention plan or fused projections, or other processors.
+        ConfigError: It is no Wan transformer, has an attention plan, fused projections, image inputs, or other
+            processors; nothing is changed then.
     """
     model = _wan(transformer)
     if find_plan(model) is not None:
@@ -173,27 +180,37 @@ def make_causal(transformer: nn.Module) -> None:
             "An attention plan is on this transformer: hand the plan to the causal layers instead, as "
             "backbone.enable_causal does, or restore() it first."
         )
-    for layer, block in enumerate(model.blocks):
-        for attention in (block.attn1, block.attn2):
-            if isinstance(attention.processor, CausalProcessor):
-                continue
-            if type(attention.processor) is not WanAttnProcessor or getattr(attention, "fused_projections", False):
-                raise ConfigError(
-                    f"Causal attention stands in for Wan's own processor, and block {layer} has a "
-                    f"{type(attention.processor).__name__}, or fused projections: put the stock one back first."
-                )
-            attention.set_processor(CausalProcessor(attention.processor, layer))
+    if is_causal(model):
+        return
+    blocks = enumerate(model.blocks)
+    modules = [(layer, attention) for layer, block in blocks for attention in (block.attn1, block.attn2)]
+    for layer, attention in modules:
+        if attention.add_k_proj is not None:
+            raise ConfigError("Causal attention is for text-to-video: this transformer also reads an image.")
+        if type(attention.processor) is not WanAttnProcessor or attention.fused_projections:
+            raise ConfigError(
+                f"Causal attention stands in for Wan's own processor, and block {layer} has a "
+                f"{type(attention.processor).__name__}, or fused projections: put the stock one back first "
+                "(set_processor, unfuse_qkv_projections)."
+            )
+    for layer, attention in modules:
+        attention.set_processor(CausalProcessor(attention.processor, layer))
 
 
 def restore_bidirectional(transformer: nn.Module) -> None:
-    """Put the stock processors back."""
-    for processor, attention in _processors(_wan(transformer)):
-        attention.set_processor(processor.stock)
+    """Put back the stock processors, with settings made in the meantime, and the plain checkpoint function."""
+    model = _wan(transformer)
+    for processor, attention in _processors(model):
+        attention.set_processor(stock_processor(processor))
+    checkpoint = model._gradient_checkpointing_func
+    if isinstance(checkpoint, RememberingCheckpoint):
+        model._gradient_checkpointing_func = checkpoint.function
 
 
 def is_causal(transformer: nn.Module) -> bool:
-    """Return whether `make_causal` was called on a transformer."""
-    return next(_processors(_wan(transformer)), None) is not None
+    """Return whether all attention layers of a transformer have the processors of `make_causal`."""
+    model = _wan(transformer)
+    return len(list(_processors(model))) == 2 * len(model.blocks)
 
 
 @contextlib.contextmanager
@@ -201,12 +218,15 @@ def causal_attention(transformer: nn.Module, context: CausalContext) -> Iterator
     """Run forward passes inside under a context; backward passes may come later.
 
     Raises:
-        ConfigError: `make_causal` was not called.
+        ConfigError: `make_causal` was not called, or a processor was replaced since.
     """
     model = _wan(transformer)
+    if not is_causal(model):
+        raise ConfigError(
+            "This transformer is not causal, or not any more in all of its layers: call backbone.enable_causal(layout) "
+            "first, and replace no processors after it."
+        )
     slots = [processor.slot for processor, _ in _processors(model)]
-    if not slots:
-        raise ConfigError("This transformer is not causal yet: call backbone.enable_causal(layout) first.")
     checkpoint = model._gradient_checkpointing_func
     if checkpoint is not None and not isinstance(checkpoint, RememberingCheckpoint):
         model._gradient_checkpointing_func = RememberingCheckpoint(checkpoint)

@@ -9,7 +9,6 @@ Letters: B batch, N tokens, S heads, D channels of a head.
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from rlhf_video.attention.causal_layout import CausalLayout
@@ -69,15 +68,6 @@ class KeyValueCache:
     def num_frames(self) -> int:
         """Frames that are kept."""
         return sum(self.lengths)
-
-    def layer(self, number: int) -> KeyValue | None:
-        """Return a layer's keys and values of all kept frames, oldest first; None where there are none."""
-        if not self.chunks:
-            return None
-        keys, values = zip(*(chunk[number] for chunk in self.chunks), strict=True)
-        if len(keys) == 1:
-            return keys[0], values[0]
-        return torch.cat(keys, 1), torch.cat(values, 1)
 
     def extended(self, chunk: tuple[KeyValue, ...], *, next_chunk: int | None = None) -> "KeyValueCache":
         """Return the cache with one more chunk, without the frames that the next one will not see.

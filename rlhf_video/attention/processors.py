@@ -75,7 +75,7 @@ def windowed_processor(stock: Any, backend: str) -> Any:
 
 def stock_processor(processor: Any) -> Any:
     """Return the stock processor, with settings made on ours in the meantime (`set_attention_backend`)."""
-    settings = {name: value for name, value in processor.__dict__.items() if name not in ("slot", "stock")}
+    settings = {name: value for name, value in processor.__dict__.items() if name not in ("slot", "stock", "layer")}
     processor.stock.__dict__.update(settings)
     return processor.stock
 

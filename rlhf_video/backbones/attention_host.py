@@ -79,9 +79,14 @@ class AttentionHost:
                 stack.enter_context(handle.disabled())
             yield
 
+    @property
+    def policy_plan(self) -> AttentionPlan | None:
+        """The plan that the adapter runs under; None where that is dense attention."""
+        return self.attention_plan
+
     def attention_record(self) -> dict[str, object] | None:
         """Return the plan as plain values for an adapter's header; None where attention is dense."""
-        plan = self.attention_plan
+        plan = self.policy_plan
         return None if plan is None else plan.to_json()
 
     def match_attention(self, recorded: Mapping[str, object] | None, rule: AttentionRule) -> None:
@@ -98,7 +103,7 @@ class AttentionHost:
         trained = None if recorded is None else AttentionPlan.from_json(recorded)
         if trained is not None and trained.is_full:
             trained = None
-        own = self.attention_plan
+        own = self.policy_plan
         if trained == own:
             return
         if rule == "apply":

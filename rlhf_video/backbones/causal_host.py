@@ -30,6 +30,8 @@ class RolloutState:
     cache: KeyValueCache
     cond: Conditioning
     """Its prompts."""
+    windows: Mapping[int, Tensor]
+    """Layer -> mask of a plan's windows over the whole clip, (1, heads or 1, N, N)."""
     text: tuple[KeyValue, ...] = ()
     """Projected text of each layer; empty projects it in every forward pass."""
 
@@ -52,28 +54,42 @@ class CausalHost(AttentionHost):
             layout: Chunks, window and sink.
 
         Raises:
-            ConfigError: The model is no Wan transformer, has two experts, or a window of frames together with a plan.
+            ConfigError: The model is no Wan transformer, has two experts, processors of others, or a plan that does
+                not go with causality; nothing is changed then.
         """
         if len(self.transformers) > 1:
             raise ConfigError("Causal roll-outs are built for one transformer: this model has two experts.")
-        plan = self.attention_plan or self.causal_plan
+        plan, backend = self.policy_plan, self.attention_backend
+        if plan is not None and plan.dense_sigmas is not None:
+            raise ConfigError(
+                "An attention plan whose windows are off at some noise levels does not go with causal attention, where "
+                "one pass holds clean and noised frames: set attention.dense_sigmas: null."
+            )
         if plan is not None and layout.window_frames is not None:
             raise ConfigError(
                 "An attention plan is laid out over the whole clip, and causal.window_frames moves positions: set "
                 "causal.window_frames: null, or leave the plan out."
             )
-        self.apply_attention(None)
-        for transformer in self.transformers.values():
-            make_causal(transformer)
+        on_model = self.attention_plan
+        self.apply_attention(None, backend=backend)
+        try:
+            make_causal(self._transformer)
+        except ConfigError:
+            self.apply_attention(on_model, backend=backend)
+            raise
         self.causal_layout, self.causal_plan = layout, plan
 
     def disable_causal(self) -> None:
         """Put the stock processors back; the plan that causal passes followed is on the model again."""
-        for transformer in self.transformers.values():
-            restore_bidirectional(transformer)
+        restore_bidirectional(self._transformer)
         plan, self.causal_layout, self.causal_plan = self.causal_plan, None, None
         if plan is not None:
             self.apply_attention(plan, backend=self.attention_backend)
+
+    @property
+    def policy_plan(self) -> AttentionPlan | None:
+        """The plan that the adapter runs under, in causal passes or in all; None where that is dense attention."""
+        return self.causal_plan or self.attention_plan
 
     @property
     def layout(self) -> CausalLayout:
@@ -82,7 +98,7 @@ class CausalHost(AttentionHost):
         Raises:
             ConfigError: `enable_causal` was not called.
         """
-        if self.causal_layout is None or not all(map(is_causal, self.transformers.values())):
+        if self.causal_layout is None or not is_causal(self._transformer):
             raise ConfigError("This backbone is not causal: call enable_causal(layout) first.")
         return self.causal_layout
 
@@ -91,8 +107,11 @@ class CausalHost(AttentionHost):
 
         Args:
             grid: Tokens of the clip.
+
+        Raises:
+            ConfigError: The clip is shorter than a chunk, or outgrows a window that has a sink.
         """
-        seen = self.layout.visible(grid.frames)
+        seen = self._layout_for(grid).visible(grid.frames)
         return self._masked(seen, grid, rotary_table(self._transformer, grid))
 
     def teacher_forcing(self, grid: Grid) -> CausalContext:
@@ -100,10 +119,13 @@ class CausalHost(AttentionHost):
 
         Args:
             grid: Tokens of the clip itself; the forward pass has twice as many.
+
+        Raises:
+            ConfigError: As `block_causal`, or there is an attention plan.
         """
         if self.causal_plan is not None:
             raise ConfigError("Teacher forcing does not go with an attention plan: leave the plan to the roll-out.")
-        seen = self.layout.visible_after_clean(grid.frames)
+        seen = self._layout_for(grid).visible_after_clean(grid.frames)
         cosines, sines = rotary_table(self._transformer, grid)
         return self._masked(seen, grid, (cosines.repeat(1, 2, 1, 1), sines.repeat(1, 2, 1, 1)))
 
@@ -111,11 +133,11 @@ class CausalHost(AttentionHost):
         """Return the empty state of a new roll-out.
 
         Args:
-            grid: Tokens of the clip; its height and width hold for all chunks.
+            grid: Tokens of the clip that will be made.
             cond: Encoded prompts of the batch.
         """
         facts = CacheFacts(grid.height, grid.width, len(cond), self.adapter_in_use())
-        return RolloutState(KeyValueCache(facts, self.layout), cond)
+        return RolloutState(KeyValueCache(facts, self.layout), cond, self._windows(grid))
 
     def next_chunk(
         self,
@@ -142,13 +164,13 @@ class CausalHost(AttentionHost):
         cache.facts.check(CacheFacts(grid.height, grid.width, len(cond), self.adapter_in_use()))
         if cond is not state.cond and not torch.equal(cond.prompt_embeds, state.cond.prompt_embeds):
             raise ConfigError("This key-value cache was computed for other prompts: start a new roll-out for new ones.")
-        num_layers = self.num_layers
-        past = tuple(kv for kv in map(cache.layer, range(num_layers)) if kv is not None) if cache.chunks else ()
-        whole = Grid(cache.num_frames + grid.frames, grid.height, grid.width)
+        window = grid._replace(frames=cache.num_frames + grid.frames)
+        first = cache.num_made * grid.frame_tokens
+        stop = first + grid.num_tokens  # the past is whole where there are windows of a plan
         return CausalContext(
-            rotary_table(self._transformer, whole),
-            layer_masks={layer: mask[..., -grid.num_tokens :, :] for layer, mask in self._windows(whole).items()},
-            past=past,
+            rotary_table(self._transformer, window),
+            layer_masks={layer: mask[..., first:stop, :stop] for layer, mask in state.windows.items()},
+            past=cache.chunks,
             text=state.text,
             recorder=recorder,
             text_recorder=text,
@@ -156,13 +178,26 @@ class CausalHost(AttentionHost):
 
     def adapter_in_use(self) -> str:
         """Return what tells the active adapter and its strength from another, for caches."""
-        for transformer in self.transformers.values():
-            for module in transformer.modules():
-                if isinstance(module, LoraLayer):
-                    if module.disable_adapters:
-                        return "none"
-                    return ", ".join(f"{name} at {module.scaling[name]:g}" for name in module.active_adapters)
-        return "none"
+        layers = [module for module in self._transformer.modules() if isinstance(module, LoraLayer)]
+        scales = {
+            name: layer.scaling[name]
+            for layer in layers
+            if not layer.disable_adapters
+            for name in layer.active_adapters
+            if name in layer.scaling
+        }
+        return ", ".join(f"{name} at {scale:g}" for name, scale in scales.items()) or "none"
+
+    def _layout_for(self, grid: Grid) -> CausalLayout:
+        """Return the layout for a clip in one pass, where every frame has one position for all that see it."""
+        layout = self.layout
+        if layout.window_frames is not None and layout.sink_frames and grid.frames > layout.window_frames:
+            raise ConfigError(
+                f"A clip of {grid.frames} latent frames is longer than causal.window_frames={layout.window_frames}: "
+                "in a roll-out the sink then moves along with the window, which one pass over the clip cannot show. "
+                f"Train on clips of at most {layout.window_frames} latent frames, or set causal.sink_frames: 0."
+            )
+        return layout
 
     @property
     def _transformer(self) -> nn.Module:

@@ -51,7 +51,7 @@ class RolloutConfig:
 
 @dataclass
 class CallCount:
-    """How often the model was called, and for how many latent frames."""
+    """How often the model was called, and for how many latent frames; under guidance every call is two."""
 
     denoising: int = 0
     recaching: int = 0
@@ -74,6 +74,9 @@ def roll_out(
 ) -> Iterator[Tensor]:
     """Generate a clip chunk by chunk.
 
+    What is wrong with the arguments is said at once; chunks are made when they are asked for, and then the adapter
+    that runs must be the one that ran here.
+
     Args:
         backbone: Causal (`enable_causal`), in the role that makes the clip.
         noise: Standard normal latents of the whole clip, shape (B, C, Fl, Hl, Wl); its length may exceed any of the
@@ -85,57 +88,124 @@ def roll_out(
         guidance: 1 runs one cache; another scale runs a second roll-out state for the unconditional model.
         grad: Keep the graph of each chunk's last call.
         exit_step: Stop each chunk at this call of its plan, or at its last where the plan is shorter; None runs all.
-        cache_text: Project the text once per roll-out. Not while training: text layers would get no gradient.
+        cache_text: Project the text once per roll-out. Not with grad: text layers would get no gradient.
         count: Where calls are counted.
 
-    Yields:
-        Clean latents of each chunk, shape (B, C, chunk, Hl, Wl).
+    Returns:
+        Iterator over the clean latents of each chunk, shape (B, C, chunk, Hl, Wl).
+
+    Raises:
+        ConfigError: The backbone is not causal, the clip is shorter than a chunk, grad comes with cache_text, or
+            exit_step is negative; later, that the adapter changed between chunks.
     """
-    config, count = config or RolloutConfig(), count if count is not None else CallCount()
-    grid = backbone.latent_grid(noise)
-    chunks = backbone.layout.chunks(grid.frames)
-    sides = [_Side(backbone, grid, cond, cache_text)]
-    if guidance != 1.0:
-        sides.append(_Side(backbone, grid, Conditioning(cond.negative_embeds, cond.negative_embeds), cache_text))
+    if grad and cache_text:
+        raise ConfigError("roll_out(grad=True, cache_text=True): text layers would get no gradient; leave one out.")
+    if exit_step is not None and exit_step < 0:
+        raise ConfigError(f"exit_step={exit_step}: the first step is 0.")
+    rollout = _Rollout(
+        caches=_Caches(backbone, noise, cond, guidance, cache_text),
+        noise=noise,
+        plan=plan,
+        fresh=fresh,
+        config=config or RolloutConfig(),
+        chunks=backbone.layout.chunks(backbone.latent_grid(noise).frames),
+        exit_step=exit_step,
+        grad=grad,
+        count=count if count is not None else CallCount(),
+    )
+    return rollout.generate()
 
-    def velocity(latents: Tensor, level: float, *, record: bool) -> Tensor:
-        sigma = torch.tensor(level, device=latents.device)
-        both = [side.velocity(latents, sigma, record=record) for side in sides]
-        return both[0] if len(both) == 1 else both[1] + guidance * (both[0] - both[1])
 
-    for number, frames in enumerate(chunks):
-        latents, levels = noise[:, :, frames], plan.levels(number)
-        last = len(levels) - 1 if exit_step is None else min(exit_step, len(levels) - 1)
-        is_followed = number + 1 < len(chunks)
-        for step, level in enumerate(levels[: last + 1]):
-            with torch.set_grad_enabled(grad and step == last):
-                predicted = velocity(latents, level, record=is_followed and step == last and not config.recache)
+@dataclass(frozen=True, kw_only=True)
+class _Rollout:
+    """The arguments of `roll_out`."""
+
+    caches: "_Caches"
+    noise: Tensor
+    plan: StepPlan
+    fresh: FreshNoise
+    config: RolloutConfig
+    chunks: list[slice]
+    exit_step: int | None
+    grad: bool
+    count: CallCount
+
+    def generate(self) -> Iterator[Tensor]:
+        for number, frames in enumerate(self.chunks):
+            following = self.chunks[number + 1] if number + 1 < len(self.chunks) else None
+            clean = self._denoise(number, frames, keep=following is not None and not self.config.recache)
+            yield clean
+            if following is None:
+                return
+            if self.config.recache:
+                self._recache(number, frames, clean.detach())
+            self.caches.remember(following.stop - following.start)
+
+    def _denoise(self, number: int, frames: slice, *, keep: bool) -> Tensor:
+        """Return a chunk's clean latents; `keep` records the keys and values of its last call."""
+        latents, levels = self.noise[:, :, frames], self.plan.levels(number)
+        if self.exit_step is not None:
+            levels = levels[: self.exit_step + 1]
+        for step, level in enumerate(levels):
+            is_last = step + 1 == len(levels)
+            with torch.set_grad_enabled(self.grad and is_last):
+                predicted = self.caches.velocity(latents, level, record=keep and is_last)
                 clean = latents - level * predicted
-            count.denoising, count.frames = count.denoising + 1, count.frames + latents.shape[2]
-            if step < last:
-                following = levels[step + 1]
-                if config.renoise == "ode":
-                    latents = latents + (following - level) * predicted
-                else:
-                    latents = interpolate(clean, fresh(number, step + 1, frames), torch.tensor(following))
-        yield clean
-        if not is_followed:
-            return
-        if config.recache:
-            with torch.no_grad():
-                context = clean.detach()
-                if config.context_noise:
-                    level = config.context_noise
-                    context = interpolate(context, fresh(number, len(levels), frames), torch.tensor(level))
-                velocity(context, config.context_noise, record=True)
-            count.recaching, count.frames = count.recaching + 1, count.frames + latents.shape[2]
-        following_chunk = chunks[number + 1]
-        for side in sides:
-            side.remember(following_chunk.stop - following_chunk.start)
+            self.count.denoising += self.caches.calls
+            self.count.frames += self.caches.calls * latents.shape[2]
+            if is_last:
+                break
+            following = levels[step + 1]
+            if self.config.renoise == "ode":
+                latents = latents + (following - level) * predicted
+            else:
+                latents = interpolate(clean, self.fresh(number, step + 1, frames), torch.tensor(following))
+        return clean
+
+    @torch.no_grad()
+    def _recache(self, number: int, frames: slice, clean: Tensor) -> None:
+        level, context = self.config.context_noise, clean
+        if level:
+            noise = self.fresh(number, len(self.plan.levels(number)), frames)
+            context = interpolate(clean, noise, torch.tensor(level))
+        self.caches.velocity(context, level, record=True)
+        self.count.recaching += self.caches.calls
+        self.count.frames += self.caches.calls * clean.shape[2]
+
+
+class _Caches:
+    """The model on what a roll-out remembers: one cache, or under guidance one for each of the two prompts."""
+
+    def __init__(
+        self, backbone: WanBackbone, noise: Tensor, cond: Conditioning, guidance: float, cache_text: bool
+    ) -> None:
+        grid = backbone.latent_grid(noise)
+        self._guidance = guidance
+        self._sides = [_Side(backbone, grid, cond, cache_text)]
+        if guidance != 1.0:
+            negative = Conditioning(cond.negative_embeds, cond.negative_embeds)
+            self._sides.append(_Side(backbone, grid, negative, cache_text))
+
+    @property
+    def calls(self) -> int:
+        """Forward passes of one velocity."""
+        return len(self._sides)
+
+    def velocity(self, latents: Tensor, level: float, *, record: bool) -> Tensor:
+        sigma = torch.tensor(level, device=latents.device)
+        velocities = [side.velocity(latents, sigma, record=record) for side in self._sides]
+        if len(velocities) == 1:
+            return velocities[0]
+        conditional, unconditional = velocities
+        return unconditional + self._guidance * (conditional - unconditional)
+
+    def remember(self, next_chunk: int) -> None:
+        for side in self._sides:
+            side.remember(next_chunk)
 
 
 class _Side:
-    """The conditional or the unconditional half of a guided roll-out."""
+    """One prompt of each clip with its cache."""
 
     def __init__(self, backbone: WanBackbone, grid: Grid, cond: Conditioning, cache_text: bool) -> None:
         self._backbone, self._cond, self._cache_text = backbone, cond, cache_text

@@ -28,8 +28,10 @@ def step_levels(
         longest: Calls N of the longest list, for "prefix".
 
     Raises:
-        ConfigError: n is below 1, or above N with "prefix".
+        ConfigError: n is below 1, or above N with "prefix", or the shift is not positive.
     """
+    if shift <= 0:
+        raise ConfigError(f"shift={shift}: the sigma shift must be positive; 1 means no shift.")
     if num_steps < 1:
         raise ConfigError(f"num_steps={num_steps}: at least one step is needed.")
     if schedule == "prefix" and num_steps > longest:
@@ -47,6 +49,18 @@ class StepPlan:
     """Of the first chunk, decreasing from 1, without the final 0."""
     later: tuple[float, ...]
     """Of every later chunk."""
+
+    def __post_init__(self) -> None:
+        """Check the levels.
+
+        Raises:
+            ConfigError: A list is empty, does not decrease, or leaves (0, 1].
+        """
+        for name, levels in (("first", self.first), ("later", self.later)):
+            if list(levels) != sorted(set(levels), reverse=True) or not all(0 < level <= 1 for level in levels or [0]):
+                raise ConfigError(
+                    f"Noise levels {list(levels)} of the {name} chunk: give decreasing ones in (0, 1], at least one."
+                )
 
     @classmethod
     def of(
@@ -67,6 +81,9 @@ class StepPlan:
                 chunk has no past to hold on to, and gets at least that many calls. None treats all chunks alike.
             schedule: See `step_levels`.
             longest: See `step_levels`.
+
+        Raises:
+            ConfigError: As `step_levels`.
         """
         first = max(num_steps, first_chunk_steps or 0)
         return cls(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -78,23 +79,26 @@ def attach(backbone: Adaptable, config: LoraConfig, *, seed: int, name: str = AD
     Raises:
         AdapterError: There is an adapter of that name already, or a target fits no Linear.
     """
-    others = [layer for _, layer in adapter_layers(backbone)] if name != ADAPTER_NAME else []
-    if name == ADAPTER_NAME or any(name in layer.lora_A for layer in others):
+    if name == ADAPTER_NAME or any(name in layer.lora_A for _, layer in adapter_layers(backbone)):
         check_bare(backbone)
     targets = config.targets or backbone.spec.lora_targets
     for component, transformer in backbone.transformers.items():
         _check_targets(component, transformer, targets)
+    trained = _trained_matrices(backbone)
+    for transformer in backbone.transformers.values():
         transformer.requires_grad_(False)
         settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(targets))
-        cast("PeftAdapterMixin", transformer).add_adapter(settings, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a further role, on purpose
+            cast("PeftAdapterMixin", transformer).add_adapter(settings, adapter_name=name)
     generator = torch.Generator().manual_seed(seed)
     for _, layer in adapter_layers(backbone):
         if name in layer.lora_A:
             _initialise(layer, generator, name)
-    for layer in others:  # PEFT switches to the newest adapter, and freezes the others
+    for _, layer in adapter_layers(backbone):  # PEFT switches to the newest adapter, and freezes the others
         layer._active_adapter = [ADAPTER_NAME]
-        for matrix in (layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]):
-            matrix.weight.requires_grad_(True)
+    for weight in trained:
+        weight.requires_grad_(True)
     parameters = adapter_parameters(backbone, name=name)
     logger.info(
         "Attached LoRA '%s' rank=%d alpha=%g: %.3f M trainable parameters in %d tensors",
@@ -105,6 +109,16 @@ def attach(backbone: Adaptable, config: LoraConfig, *, seed: int, name: str = AD
         len(parameters),
     )
     return parameters
+
+
+def _trained_matrices(backbone: Adaptable) -> list[nn.Parameter]:
+    """Return the matrices of all adapters that are attached already and trainable."""
+    matrices = (
+        matrix.weight
+        for _, layer in adapter_layers(backbone)
+        for matrix in (*layer.lora_A.values(), *layer.lora_B.values())
+    )
+    return [weight for weight in matrices if weight.requires_grad]
 
 
 def check_bare(backbone: Adaptable) -> None:
@@ -118,7 +132,11 @@ def check_bare(backbone: Adaptable) -> None:
 
 
 def _check_targets(component: str, transformer: nn.Module, targets: tuple[str, ...]) -> None:
-    linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear | LoraLayer)]
+    linear = [  # where another adapter is attached, the Linear is its base_layer
+        name.removesuffix(".base_layer")
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    ]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             endings = sorted({name.rsplit(".", 1)[-1] for name in linear})

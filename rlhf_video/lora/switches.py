@@ -105,15 +105,20 @@ def running(backbone: Adaptable, name: str | None) -> Iterator[None]:
             _set(layer, state)
 
 
-@contextlib.contextmanager
-def _restored(states: list[tuple[LoraLayer, _State]]) -> Iterator[None]:
-    now = [_get(layer) for layer, _ in states]
-    try:
-        for layer, state in states:
+class _Restored:
+    """Runs in states of before; entered once for each backward pass over one graph."""
+
+    def __init__(self, states: list[tuple[LoraLayer, _State]]) -> None:
+        self._states = states
+        self._outside: list[list[_State]] = []
+
+    def __enter__(self) -> None:
+        self._outside.append([_get(layer) for layer, _ in self._states])
+        for layer, state in self._states:
             _set(layer, state)
-        yield
-    finally:
-        for (layer, _), state in zip(states, now, strict=True):
+
+    def __exit__(self, *_: object) -> None:
+        for (layer, _), state in zip(self._states, self._outside.pop(), strict=True):
             _set(layer, state)
 
 
@@ -132,5 +137,5 @@ def checkpoint_with_adapters(module: nn.Module, *inputs: Any) -> Any:
         module,
         *inputs,
         use_reentrant=False,
-        context_fn=lambda: (contextlib.nullcontext(), _restored(states)),
+        context_fn=lambda: (contextlib.nullcontext(), _Restored(states)),
     )
