@@ -47,7 +47,7 @@ def distill_suite() -> list[str]:
 def write_suites(folder: Path) -> None:
     """Write the three splits and, of train combinations, sprite-pairs.txt and sprite-distill.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {split: (split, suite(split)) for split in SIZES}
+    files: dict[str, tuple[Split, list[str]]] = {split: (split, suite(split)) for split in SIZES}
     files |= {"pairs": ("train", pair_suite()), "distill": ("train", distill_suite())}
     for name, (split, prompts) in files.items():
         title = f"# Sprite world, {split} combinations; written by `python -m rlhf_video.sprites.pretrain`."
