@@ -159,6 +159,8 @@ def _import(desk: Desk, arena: Arena) -> None:
         form.get_by_label("Folder", exact=True).press("Enter")
         desk.press("Import")
         desk.sees(told)
+    chosen = "document.querySelector('input[aria-label=Study]').value.startsWith('boats')"
+    desk.page.wait_for_function(chosen)  # the last of what an import draws: leaving earlier would abort it
     desk.shot("import")
     with arena.reading() as session:
         study = session.scalars(select(Study).where(Study.slug == "boats")).one()
