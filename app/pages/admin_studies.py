@@ -1,8 +1,10 @@
 """Admin page: studies, importing clips, planning."""
 
 import gradio as gr
+from sqlalchemy import select
 
 from app.arena_state import Arena
+from app.database.tables import Study
 from app.pages.admin_parts import QUIET, SLOW, acted, actor_of, shown, study_choices, study_field, view
 from app.pages.studies_view import import_off_html, plan_html, studies_html
 from app.studies.import_requests import (
@@ -41,13 +43,22 @@ def studies_page(pages: gr.Blocks, arena: Arena) -> None:
         arena.writer.run(lambda session: set_status(session, find_study(session, slug or ""), status, actor=actor))
         return f"'{slug}' is {status} now."
 
+    def status_of(slug: str | None) -> str:
+        with arena.reading() as session:
+            return session.scalar(select(Study.status).where(Study.slug == (slug or ""))) or "open"
+
+    def newest() -> tuple[gr.Dropdown, str]:
+        field = study_choices(arena)
+        return field, status_of(field.value)
+
     turn.click(acted(turn_to), [study, status], told, **QUIET).then(shown(draw), None, listed, **QUIET)
+    study.input(status_of, study, status, **QUIET)
     imported = _import(pages, arena)
     if imported is not None:
-        imported.then(shown(draw), None, listed, **QUIET).then(lambda: study_choices(arena), None, study, **QUIET)
+        imported.then(shown(draw), None, listed, **QUIET).then(newest, None, [study, status], **QUIET)
     _plan()
     pages.load(shown(draw), None, listed, **QUIET)
-    pages.load(lambda: study_choices(arena), None, study, **QUIET)
+    pages.load(newest, None, [study, status], **QUIET)
 
 
 def _import(pages: gr.Blocks, arena: Arena) -> gr.events.Dependency | None:

@@ -22,14 +22,14 @@ from rlhf_video.settings.building import build_config
 
 FOLDER = Path(__file__).parent
 MODELS = {
-    "Ties by Davidson's model": "davidson",
-    "Ties by Rao and Kupper's model": "rao_kupper",
-    "Ties as half a win": "bradley_terry",
-    "Without ties": "bradley_terry_without_ties",
+    "Davidson's model": "davidson",
+    "Rao and Kupper's": "rao_kupper",
+    "Half a win each": "bradley_terry",
+    "Left out": "bradley_terry_without_ties",
 }
 WEIGHTS = {
-    "Every vote counts the same": "none",
-    "By raters' reliability": "reliability",
+    "All the same": "none",
+    "By reliability": "reliability",
     "As if drawn evenly": "sampling",
 }
 
@@ -70,7 +70,7 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
         tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
         model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="davidson")
         weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
-    shown = gr.HTML(css_template=_text("board.css"))
+    shown = gr.HTML("<p>Counting the votes ...</p>", css_template=_text("board.css"))
 
     def draw(slug: str | None, question: str, tag: str, model: str, weighting: str) -> str:
         plain = {"question": question, "tag": tag or None, "model": model, "weighting": weighting}

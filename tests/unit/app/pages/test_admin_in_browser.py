@@ -74,6 +74,11 @@ class Desk:
         self.page.get_by_text(words).first.wait_for()
         self.page.wait_for_function("!document.querySelector('.pending')")
 
+    def has_chosen(self, study: str) -> None:
+        """Wait until a study is chosen on the page."""
+        chosen = "(name) => document.querySelector('input[aria-label=Study]')?.value.startsWith(name)"
+        self.page.wait_for_function(chosen, arg=study)
+
     def press(self, name: str) -> None:
         """Press a button."""
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -123,6 +128,7 @@ def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena
 
 def _studies(desk: Desk, arena: Arena) -> None:
     desk.sees("pairs of systems")
+    desk.has_chosen("Which moves better?")
     desk.page.get_by_label("Paused: nobody gets a pair").check()
     desk.press("Set the state")
     desk.sees("'motion' is paused now.")
@@ -159,6 +165,8 @@ def _import(desk: Desk, arena: Arena) -> None:
         form.get_by_label("Folder", exact=True).press("Enter")
         desk.press("Import")
         desk.sees(told)
+    desk.has_chosen("boats")  # the last of what an import draws: leaving earlier would abort it
+    assert desk.page.get_by_label("Open: raters get its pairs").is_checked()
     desk.shot("import")
     with arena.reading() as session:
         study = session.scalars(select(Study).where(Study.slug == "boats")).one()
