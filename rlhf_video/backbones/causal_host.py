@@ -178,15 +178,14 @@ class CausalHost(AttentionHost):
 
     def adapter_in_use(self) -> str:
         """Return what tells the active adapter and its strength from another, for caches."""
-        layers = [module for module in self._transformer.modules() if isinstance(module, LoraLayer)]
-        scales = {
-            name: layer.scaling[name]
-            for layer in layers
-            if not layer.disable_adapters
-            for name in layer.active_adapters
-            if name in layer.scaling
-        }
-        return ", ".join(f"{name} at {scale:g}" for name, scale in scales.items()) or "none"
+        for layer in self._transformer.modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            if layer.disable_adapters:  # they are switched all together
+                return "none"
+            if names := [name for name in layer.active_adapters if name in layer.scaling]:
+                return ", ".join(f"{name} at {layer.scaling[name]:g}" for name in names)
+        return "none"
 
     def _layout_for(self, grid: Grid) -> CausalLayout:
         """Return the layout for a clip in one pass, where every frame has one position for all that see it."""

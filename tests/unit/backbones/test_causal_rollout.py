@@ -120,6 +120,19 @@ def _cached_velocity(backbone: WanBackbone, latents: Tensor, sigma: Tensor, cond
     )
 
 
+def _watched(backbone: WanBackbone, monkeypatch: pytest.MonkeyPatch) -> list[CausalContext]:
+    """Return a list that every call's context joins."""
+    contexts: list[CausalContext] = []
+    made = backbone.next_chunk
+
+    def watched(*args: Any, **kwargs: Any) -> CausalContext:
+        contexts.append(made(*args, **kwargs))
+        return contexts[-1]
+
+    monkeypatch.setattr(backbone, "next_chunk", watched)
+    return contexts
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_cached_roll_out_is_the_block_causal_forward_pass(
@@ -189,14 +202,7 @@ def test_a_roll_out_of_any_length_keeps_its_positions_within_the_window(
     backbone: WanBackbone, cond: Conditioning, monkeypatch: pytest.MonkeyPatch, sink: int
 ) -> None:
     backbone.enable_causal(CausalLayout(chunk_frames=2, window_frames=6, sink_frames=sink))
-    contexts: list[CausalContext] = []
-    made = backbone.next_chunk
-
-    def watched(*args: Any, **kwargs: Any) -> CausalContext:
-        contexts.append(made(*args, **kwargs))
-        return contexts[-1]
-
-    monkeypatch.setattr(backbone, "next_chunk", watched)
+    contexts = _watched(backbone, monkeypatch)
     long = _noise(backbone, frames=101)  # 26 latent frames
     clip = _clip(backbone, long, cond, num_steps=1)
     assert clip.shape == long.shape
@@ -359,6 +365,21 @@ def test_the_context_may_be_noisy_or_that_of_the_last_step(
         assert (other - clips[0]).abs().max() > 1e-5
     with pytest.raises(ConfigError, match=r"context_noise=1\.0 is not in \[0, 1\)"):
         RolloutConfig(context_noise=1.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("recache", "of_a_chunk"), [(True, [False, False, True]), (False, [False, True])])
+def test_keys_are_kept_of_the_clean_chunk_or_of_its_last_step(
+    backbone: WanBackbone,
+    noise: Tensor,
+    cond: Conditioning,
+    monkeypatch: pytest.MonkeyPatch,
+    recache: bool,
+    of_a_chunk: list[bool],
+) -> None:
+    contexts = _watched(backbone, monkeypatch)
+    _clip(backbone, noise, cond, num_steps=2, config=RolloutConfig(recache=recache))
+    assert [context.recorder is not None for context in contexts] == [*of_a_chunk, *of_a_chunk, False, False]
 
 
 @torch.no_grad()
