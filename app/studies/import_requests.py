@@ -10,7 +10,7 @@ from app.database.tables import Study
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import ImportReport, import_folder
 from app.studies.study import StudyPolicy, create_study
-from rlhf_video.algorithms.generate import MANIFEST
+from rlhf_video.data.files import MANIFEST
 from rlhf_video.errors import DataError
 
 NUM_GOLD, NUM_PRACTICE = 12, 3

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -41,35 +42,28 @@ on_both_databases = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL server of this test run, on a socket in a folder of its own."""
     initdb = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
     if initdb is None:
         pytest.skip("needs PostgreSQL (apt install postgresql)")
-    folder = tmp_path_factory.mktemp("postgres")
     as_user: list[str] = []
     if os.getuid() == 0:  # PostgreSQL refuses root
         if not shutil.which("runuser"):
             pytest.skip("PostgreSQL refuses root, and there is no runuser to become somebody else")
         as_user = ["runuser", "-u", "postgres", "--"]
-        for parent in [folder, *folder.parents][:3]:
-            parent.chmod(0o755)
-        os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-    program = Path(initdb).parent
-    data = folder / "data"
-    run = {"check": True, "capture_output": True, "cwd": folder}
-    subprocess.run([*as_user, initdb, "-D", data, "-U", "arena", "-A", "trust", "--no-sync"], **run)
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    log = folder / "log"
-    subprocess.run(
-        [*as_user, program / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start"],
-        check=True,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    yield f"postgresql+psycopg://arena@/postgres?host={folder}"
-    subprocess.run([*as_user, program / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **run)
+    # Not below pytest's own folder: every other test run that starts shuts that one to everybody but root.
+    with tempfile.TemporaryDirectory(prefix="arena-postgres-") as name:
+        folder, program = Path(name), Path(initdb).parent
+        if as_user:
+            os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+        quiet = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        control = [*as_user, program / "pg_ctl", "-D", folder / "data"]
+        subprocess.run([*as_user, initdb, "-D", folder / "data", "-U", "arena", "-A", "trust", "--no-sync"], **quiet)
+        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        subprocess.run([*control, "-w", "-l", folder / "log", "-o", options, "start"], **quiet)
+        yield f"postgresql+psycopg://arena@/postgres?host={folder}"
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from app.database.audit_log import read_head
 from app.database.tables import Pair, System, Video
 from app.studies.study import find_study
 
+ROOT = Path(__file__).resolve().parents[3]
 NUM_PROMPTS = 2
 
 
@@ -75,3 +78,11 @@ def test_the_demo_has_an_admin_unless_the_config_names_one(tmp_path: Path) -> No
     for named in (replace(plain, admin_password=hash_password("mine")), replace(plain, admin_header="X-User")):
         config, password = demo.open_to_admin(named)
         assert (config.admin_password, password) == (named.admin_password, None)
+
+
+@pytest.mark.slow
+def test_the_arena_starts_without_the_models() -> None:
+    heavy = "{'diffusers', 'peft', 'transformers', 'datasets'}"  # half of the time that a start would take
+    program = f"import sys, app.commands; print(sorted({heavy} & set(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from app.arena_config import ArenaConfig
 from app.arena_state import open_arena
 from app.database.tables import Vote
-from tests.unit.app.conftest import make_study
+from tests.unit.app.conftest import make_study, on_both_databases
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLS = 3
@@ -33,16 +33,17 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def command(data: Path, *words: str) -> list[str]:
+def command(config: ArenaConfig, *words: str) -> list[str]:
     """Return the command line of the arena."""
-    return [sys.executable, str(ROOT / "app" / "arena.py"), *words, "--data", str(data)]
+    database = ("--database-url", config.database_url) if config.database_url else ()
+    return [sys.executable, str(ROOT / "app" / "arena.py"), *words, "--data", str(config.data), *database]
 
 
 @contextlib.contextmanager
-def server(data: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def server(config: ArenaConfig, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the server until it answers; kill it in the end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command(data, "serve", "--set", f"port={port}"), cwd=ROOT, env=environment)
+    process = subprocess.Popen(command(config, "serve", "--set", f"port={port}"), cwd=ROOT, env=environment)
     try:
         while True:  # the test's own time limit ends it
             assert process.poll() is None, "the server ended by itself"
@@ -91,13 +92,12 @@ def vote_until(stop: threading.Event, url: str, acknowledged: list[str], sent_id
                 time.sleep(0.1)
 
 
-def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
-    data, port = tmp_path / "arena", free_port()
-    with open_arena(ArenaConfig(data=data), create=True) as arena:
+@on_both_databases
+def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(config: ArenaConfig) -> None:
+    port = free_port()
+    with open_arena(config, create=True) as arena:
         # The clips' sources are not there: `verify` is asked about the database alone, below.
-        arena.writer.run(
-            lambda session: make_study(session, data, "demo", prompts=30, overlap=100, min_watch_s=0.0, practice=0)
-        )
+        arena.writer.run(lambda session: make_study(session, config.data, "demo", prompts=30, overlap=100))
     stop = threading.Event()
     acknowledged: list[str] = []
     sent: list[str] = []
@@ -111,22 +111,22 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) 
         while len(acknowledged) < number and any(rater.is_alive() for rater in raters):
             time.sleep(0.02)
 
-    for _ in range(KILLS):
-        with server(data, port):
+    for _ in range(1 if config.database_url else KILLS):
+        with server(config, port):
             wait_for(len(acknowledged) + 15)
         counts.append(len(acknowledged))
-    with server(data, port):
+    with server(config, port):
         wait_for(counts[-1] + 1)
         stop.set()
         for rater in raters:
             rater.join()
     assert counts[0] > 0
     assert len(acknowledged) > counts[-1], "the browsers went on after the last kill"
-    with open_arena(ArenaConfig(data=data)) as arena, arena.reading() as session:
+    with open_arena(config) as arena, arena.reading() as session:
         stored = session.scalars(select(Vote.id)).all()
     assert len(acknowledged) == len(set(acknowledged))
     assert set(acknowledged) <= set(stored) <= set(sent)
-    told = subprocess.run(command(data, "verify"), cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(command(config, "verify"), cwd=ROOT, capture_output=True, text=True, check=False).stdout
     problems = [line for line in told.splitlines()[:-1] if not line.startswith("clip source/")]
     assert problems == []
     assert "audit entries" in told
