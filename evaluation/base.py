@@ -75,6 +75,10 @@ class DecodedClip:
         """The frames in [0, 1], float32, same shape."""
         return self.frames.to(torch.float32).div_(255.0)
 
+    def frames_on(self, device: torch.device) -> Tensor:
+        """Return the frames on a device, copied there once for all metrics that compute on it."""
+        return self.once(("frames on", device), lambda: self.frames.to(device))
+
     def once(self, key: Hashable, compute: Callable[[], Shared]) -> Shared:
         """Return what several metrics need of this clip, computed for the first of them and kept with the clip.
 

@@ -125,15 +125,31 @@ class Encoder(nn.Module):
 
 
 class CorrelationPyramid:
-    """Scaled dot products of every cell of the first frame with every cell, and 2x2, 4x4, 8x8 cells, of the second."""
+    """Scaled dot products of every cell of the first frame with every cell, and 2x2, 4x4, 8x8 cells, of the second.
 
-    def __init__(self, first: Tensor, second: Tensor) -> None:
-        """Correlate features, each (P, channels, h, w)."""
-        pairs, channels, height, width = first.shape
-        volume = first.flatten(2).transpose(1, 2) @ second.flatten(2) / channels**0.5
-        self._levels = [volume.reshape(pairs * height * width, 1, height, width)]
+    The mean of products with several cells is the product with their mean: the coarse levels are made of pooled
+    features, so that the whole volume, the largest tensor, is written once and read by nothing but look-ups.
+    """
+
+    def __init__(self, first: Tensor, second: Tensor, *, volume: Tensor | None = None) -> None:
+        """Correlate features, each (P, channels, h, w).
+
+        Args:
+            first: Features of the first frames.
+            second: Of the second ones.
+            volume: The finest level (P, h w, h w), where it is known.
+        """
+        cells = (first / first.shape[1] ** 0.5).flatten(2).transpose(1, 2)
+        self.volume = cells @ second.flatten(2) if volume is None else volume
+        """Of each cell of the first frames (rows) with each of the second ones: (P, h w, h w)."""
+        self._levels = [self.volume.reshape(-1, 1, *second.shape[2:])]
         for _ in range(NUM_LEVELS - 1):
-            self._levels.append(functional.avg_pool2d(self._levels[-1], 2))
+            second = functional.avg_pool2d(second, 2)
+            self._levels.append((cells @ second.flatten(2)).reshape(-1, 1, *second.shape[2:]))
+
+    def reversed(self, first: Tensor, second: Tensor) -> "CorrelationPyramid":
+        """Return the correlations the other way, of the same features: its volume is this one's transposed."""
+        return CorrelationPyramid(second, first, volume=self.volume.transpose(1, 2))
 
     def look_up(self, places: Tensor, *, radius: int = RADIUS) -> Tensor:
         """Return the correlations around a place of the second frame, for each cell of the first.

@@ -9,6 +9,7 @@ import torch
 
 from evaluation.base import ClipScore, DecodedClip, Metric, MetricSpec, SkipClipError
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.metrics.pixels import Device
 from evaluation.ports.long_alignment import fuse
 from evaluation.ports.long_consistency import DINOV2, ClipToClip, clip_to_clip_by, pick_clip_to_clip
 from evaluation.ports.long_splitting import parts, scenes
@@ -52,6 +53,7 @@ class VBenchLong:
         clip_to_clip: ClipToClip | None = None,
         clip_to_clip_weights: str | Path = DINOV2,
         scene_threshold: float | None = None,
+        device: Device = "auto",
     ) -> None:
         """Build the port.
 
@@ -66,6 +68,7 @@ class VBenchLong:
             clip_to_clip_weights: Of DINOv2: a name of the ledger, or dinov2_vitb14_pretrain.pth.
             scene_threshold: Cut at scene changes first, where neighbouring frames differ by so many 8-bit levels;
                 VBench-Long has 35 where it is told to. None cuts none, as its own evaluation script.
+            device: Where the port computes, unless its options say so.
 
         Raises:
             ConfigError: The dimension has no port, or an option does not fit.
@@ -75,11 +78,11 @@ class VBenchLong:
             if number is not None and not 0 < number < float("inf"):
                 raise ConfigError(f"{name} must be above 0, got {number}.")
         choice = pick_clip_to_clip(_check_dimension(dimension), clip_to_clip)
-        port = build_metric(dimension, None, options or {}).metric
+        port = build_metric(dimension, None, options or {}, device=device).metric
         assert isinstance(port, Metric), "every port scores single clips"
         self._dimension, self._port = dimension, port
         self._seconds = clip_seconds or (LONGER_SECONDS if dimension in LONGER else SECONDS)
-        self._resemblance = clip_to_clip_by(choice, port, clip_to_clip_weights)
+        self._resemblance = clip_to_clip_by(choice, port, clip_to_clip_weights, device)
         self._scene_threshold = scene_threshold
         facts = port.spec
         self.spec = MetricSpec(

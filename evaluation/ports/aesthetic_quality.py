@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
+from evaluation.metrics.pixels import Device
 from evaluation.ports.frame_features import FRAMES_PER_PASS, FrameFeatures, mean_and_curve
 from evaluation.ports.openai_clip import load_vision_tower
 from evaluation.ports.preprocessing import clip_input
@@ -30,6 +31,7 @@ class AestheticQuality:
         *,
         clip_weights: str | Path = "openai_clip_vit_l_14",
         frames_per_pass: int | None = FRAMES_PER_PASS,
+        device: Device = "auto",
     ) -> None:
         """Load CLIP's vision tower and the head.
 
@@ -38,9 +40,11 @@ class AestheticQuality:
             clip_weights: Name in the ledger, OpenAI's file ViT-L-14.pt, or a state dict of it. "clip_vit_l_14" has the
                 same weights from the Hub.
             frames_per_pass: Frames through the model at a time, None for all; bounds memory, changes no score.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing, corrupt or truncated weights, those of another model, a bad option.
+            ConfigError: The device is not there.
         """
         head_path = find_weights(weights)
         tower = load_vision_tower(find_weights(clip_weights))
@@ -53,7 +57,7 @@ class AestheticQuality:
             return cast(Tensor, head(unit)[:, 0])
 
         prepare = partial(clip_input, size=tower.config.image_size)
-        self._ratings = FrameFeatures(model, rate, prepare=prepare, frames_per_pass=frames_per_pass)
+        self._ratings = FrameFeatures(model, rate, prepare=prepare, frames_per_pass=frames_per_pass, device=device)
         self.spec = MetricSpec(
             name="aesthetic_quality",
             version="1",
@@ -69,4 +73,4 @@ class AestheticQuality:
 
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`."""
-        return mean_and_curve("aesthetic_quality", self._ratings(clip.frames) / SCALE)
+        return mean_and_curve("aesthetic_quality", self._ratings(clip) / SCALE)

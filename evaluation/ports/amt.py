@@ -173,7 +173,8 @@ class Correlations:
 
     def __init__(self, first: Tensor, second: Tensor) -> None:
         """Correlate features, each (P, 84, h, w)."""
-        self._forward, self._backward = CorrelationPyramid(first, second), CorrelationPyramid(second, first)
+        self._forward = CorrelationPyramid(first, second)
+        self._backward = self._forward.reversed(first, second)
         self._cells = cell_positions(first)
 
     def look_up(self, flows: Tensor) -> Tensor:
@@ -215,7 +216,9 @@ class AmtS(nn.Module):
             (P, 3, H, W) in [0, 1].
         """
         mean = torch.stack([first, second]).mean(dim=(0, 2, 3, 4))[:, None, None, None]
-        first, second = first - mean, second - mean
+        first, second = (  # in a layout that spares copies between convolutions and look-ups
+            (frames - mean).contiguous(memory_format=torch.channels_last) for frames in (first, second)
+        )
         correlations = Correlations(self.feat_encoder(first), self.feat_encoder(second))
         context = list(zip(self.encoder(first), self.encoder(second), strict=True))
         time = torch.full_like(context[3][0][:, :1], MIDDLE)

@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.metrics.pixels import Device
+from evaluation.ports.computing import exactly
 from evaluation.ports.frame_features import FRAMES_PER_PASS, FrameFeatures, mean_and_curve
 from evaluation.ports.openai_clip import load_clip_model
 from evaluation.ports.preprocessing import clip_input_by_pillow
@@ -39,6 +40,7 @@ class AppearanceStyle:
         *,
         tokenizer: str | Path = TOKENIZER,
         frames_per_pass: int | None = FRAMES_PER_PASS,
+        device: Device = "auto",
     ) -> None:
         """Load CLIP.
 
@@ -47,10 +49,12 @@ class AppearanceStyle:
                 weights from the Hub.
             tokenizer: Folder or Hub id.
             frames_per_pass: Frames through the model at a time, None for all; bounds memory, changes no score.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing, corrupt or truncated weights, those of another model, a tokenizer that does not fit,
                 a bad option.
+            ConfigError: The device is not there.
         """
         self._model = model = load_clip_model(find_weights(weights))
         config = model.config.text_config
@@ -62,7 +66,9 @@ class AppearanceStyle:
             return functional.normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
         prepare = partial(clip_input_by_pillow, size=model.config.vision_config.image_size)
-        self._features = FrameFeatures(model, embed, prepare=prepare, frames_per_pass=frames_per_pass)
+        self._features = FrameFeatures(
+            model, embed, prepare=prepare, frames_per_pass=frames_per_pass, device=device, prepares_on_cpu=True
+        )
         self.spec = MetricSpec(
             name="appearance_style",
             version="1",
@@ -83,8 +89,8 @@ class AppearanceStyle:
             SkipClipError: The suite names no style for its prompt.
         """
         style = style_of(clip.entry)
-        frames = self._features(clip.frames)
-        with torch.inference_mode():
+        frames = self._features(clip)
+        with exactly(frames.device):
             text = self._text([clean_prompt(style)], like=frames)[0]
             logits = self._model.logit_scale.exp() * frames @ text
         return mean_and_curve("appearance_style", logits / SCALE)

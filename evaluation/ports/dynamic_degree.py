@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.metrics.pixels import Device, pick_device
+from evaluation.ports.computing import exactly
 from evaluation.ports.frames import flow_input
 from evaluation.ports.weights import find_weights
 from rewards.dynamic_degree import fastest, is_dynamic
@@ -25,17 +26,22 @@ class DynamicDegree:
     sampled frame is skipped, not 0.
     """
 
-    def __init__(self, weights: str | Path = "raft_things", *, pairs_per_pass: int | None = 4) -> None:
+    def __init__(
+        self, weights: str | Path = "raft_things", *, pairs_per_pass: int | None = 4, device: Device = "auto"
+    ) -> None:
         """Load the flow model.
 
         Args:
             weights: Name in `rewards.ledger` (where VBench has unpacked the file, it is found), or a file:
                 raft-things.pth, or torchvision's RAFT-large.
             pairs_per_pass: Pairs of frames through the model at a time, None for all; changes no score.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing or wrong weights, or an option out of range.
+            ConfigError: The device is not there.
         """
+        self._device = pick_device(device)
         self._flow = FlowModel(find_weights(weights), iterations=ITERATIONS, pairs_per_pass=pairs_per_pass)
         self.spec = MetricSpec(
             name="dynamic_degree",
@@ -59,8 +65,8 @@ class DynamicDegree:
         sampled = sample_frames(len(clip.frames), fps=clip.fps, at_least=1)
         if len(sampled) < 2:
             raise SkipClipError(f"{len(clip.frames)} frames at {clip.fps:g} fps are too short to compare two at 8 fps")
-        frames = clip.frames[list(sampled)]
-        with torch.inference_mode():
+        frames = clip.frames_on(self._device)[list(sampled)]
+        with exactly(self._device):
             speeds = self._flow.over_neighbours(self._speeds, flow_input(frames)[None])
             speeds = speeds * (256 / min(frames.shape[-2:]))
         values = {"dynamic_degree": float(is_dynamic(speeds)[0])}

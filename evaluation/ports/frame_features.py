@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, SkipClipError
+from evaluation.metrics.pixels import Device, pick_device
+from evaluation.ports.computing import exactly
 from rewards.frame_scores import check_frames_per_pass
-from rewards.inputs import full_precision
 from rewards.pretrained import follow, in_passes
 
-FRAMES_PER_PASS = 32
-"""Frames through a tower at a time where nothing else is said; VBench has 1, 32 or all, by dimension."""
+FRAMES_PER_PASS = 8
+"""Frames through a tower at a time where nothing else is said; VBench has 1, 32 or all, by dimension.
+
+More are no faster on a CPU, where fresh memory costs time."""
 
 
 class FrameFeatures:
@@ -25,30 +27,38 @@ class FrameFeatures:
         *,
         prepare: Callable[[Tensor], Tensor],
         frames_per_pass: int | None,
+        device: Device,
+        prepares_on_cpu: bool = False,
     ) -> None:
         """Join them.
 
         Args:
-            model: Frozen; it moves to the device of the clips.
+            model: Frozen; it moves to the device.
             embed: Prepared frames (n, 3, height, width) -> features (n, dim), by the model.
             prepare: uint8 frames (n, 3, height, width) -> what the model takes.
             frames_per_pass: Bounds memory, changes no score; None for all at once.
+            device: Where it computes.
+            prepares_on_cpu: Whether `prepare` works on the CPU wherever the model is, as Pillow does.
 
         Raises:
             RewardError: Not a number of frames.
+            ConfigError: The device is not there.
         """
         self._model = model
         self._embed = embed
         self._prepare = prepare
         self._frames_per_pass = check_frames_per_pass(frames_per_pass)
+        self._device = pick_device(device)
+        self._prepares_on_cpu = prepares_on_cpu
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Map uint8 frames (n, 3, height, width) to features (n, dim)."""
-        with torch.inference_mode(), full_precision(frames):
+    def __call__(self, clip: DecodedClip) -> Tensor:
+        """Map the frames of a clip to features (n, dim), on the device."""
+        frames = clip.frames if self._prepares_on_cpu else clip.frames_on(self._device)
+        with exactly(self._device):
             return in_passes(self._one_pass, (frames,), self._frames_per_pass)
 
     def _one_pass(self, frames: Tensor) -> Tensor:
-        pixels = self._prepare(frames)
+        pixels = self._prepare(frames).to(self._device)
         follow(self._model, pixels)
         return self._embed(pixels)
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
+from evaluation.metrics.pixels import Device, pick_device
+from evaluation.ports.computing import exactly
 from evaluation.ports.musiq import load_musiq
 from rewards.errors import RewardError
 from rewards.pretrained import follow
@@ -30,24 +32,29 @@ class ImagingQuality:
         weights: str | Path = "musiq_spaq",
         *,
         sizing: Sizing = "longer",
-        frames_per_pass: int = 8,
+        frames_per_pass: int = 1,
         accept_licence: bool = False,
+        device: Device = "auto",
     ) -> None:
         """Load the model.
 
         Args:
             weights: Name in `rewards.ledger`, or musiq_spaq_ckpt-358bb6af.pth.
             sizing: "longer" is what VBench reports; the others are its options, another score.
-            frames_per_pass: Frames through the model at a time; changes no score.
+            frames_per_pass: Frames through the model at a time; changes no score, and more than one is slower on a
+                CPU.
             accept_licence: Whether the user accepts the licence of the weights.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing or wrong weights, or a bad option.
+            ConfigError: The device is not there.
         """
         if sizing not in get_args(Sizing):
             raise RewardError(f"Unknown sizing {sizing!r}. Known: {', '.join(get_args(Sizing))}.")
         if frames_per_pass < 1:
             raise RewardError(f"frames_per_pass must be 1 or more, got {frames_per_pass}.")
+        self._device = pick_device(device)
         self._model = load_musiq(weights, accept_licence=accept_licence)
         self._sizing, self._frames_per_pass = sizing, frames_per_pass
         self.spec = MetricSpec(
@@ -66,8 +73,8 @@ class ImagingQuality:
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`; the curve holds a value per frame."""
         scores: list[float] = []
-        for frames in clip.frames.split(self._frames_per_pass):
-            with torch.inference_mode():
+        for frames in clip.frames_on(self._device).split(self._frames_per_pass):
+            with exactly(self._device):
                 images = size_frames(frames.to(torch.float32), self._sizing) / 255
                 follow(self._model, images)
                 scores += (self._model(images) / 100).tolist()

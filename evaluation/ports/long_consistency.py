@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluation.base import DecodedClip, Metric
+from evaluation.metrics.pixels import Device
 from evaluation.ports.dino import load_dino
 from evaluation.ports.frame_features import FRAMES_PER_PASS, FrameFeatures, consistency
 from evaluation.ports.preprocessing import dinov2_input
@@ -54,13 +55,16 @@ def pick_clip_to_clip(dimension: str, asked: ClipToClip | None) -> ClipToClip:
     return asked
 
 
-def clip_to_clip_by(choice: ClipToClip, port: Metric, weights: str | Path) -> Resemblance | None:
+def clip_to_clip_by(
+    choice: ClipToClip, port: Metric, weights: str | Path, device: Device = "auto"
+) -> Resemblance | None:
     """Return what compares first frames, None where that is off.
 
     Args:
         choice: Of `pick_clip_to_clip`.
         port: Of the dimension; "dino" and "clip" are its own features.
         weights: DINOv2's, a name of the ledger or a file.
+        device: Where DINOv2 computes.
 
     Raises:
         RewardError: Missing, corrupt or truncated weights, or those of another model.
@@ -71,5 +75,5 @@ def clip_to_clip_by(choice: ClipToClip, port: Metric, weights: str | Path) -> Re
         (dimension,) = port.spec.dimensions
         return lambda clip: port.score(clip).values[dimension]
     model = load_dino(find_weights(weights))
-    features = FrameFeatures(model, model, prepare=dinov2_input, frames_per_pass=FRAMES_PER_PASS)
-    return lambda clip: float(consistency(features(clip.frames)).double().mean())
+    features = FrameFeatures(model, model, prepare=dinov2_input, frames_per_pass=FRAMES_PER_PASS, device=device)
+    return lambda clip: float(consistency(features(clip)).double().mean())

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.metrics.pixels import Device, pick_device
 from evaluation.ports.amt import STRIDE, AmtS
+from evaluation.ports.computing import exactly
 from rewards.errors import RewardError
 from rewards.pretrained import follow, in_passes
 from rewards.raft import MIN_SIDE
@@ -26,24 +28,36 @@ class MotionSmoothness:
     112 pixels or less, where AMT divides by zero and returns NaN, are skipped.
     """
 
-    def __init__(self, weights: str | Path = "amt_s", *, pairs_per_pass: int = 4, accept_licence: bool = False) -> None:
+    def __init__(
+        self,
+        weights: str | Path = "amt_s",
+        *,
+        pairs_per_pass: int = 1,
+        accept_licence: bool = False,
+        device: Device = "auto",
+    ) -> None:
         """Load the model.
 
         Args:
             weights: Name in `rewards.ledger`, or amt-s.pth.
-            pairs_per_pass: Pairs of frames through the model at a time; changes no score.
+            pairs_per_pass: Pairs of frames through the model at a time; changes no score, and more than one is
+                slower on a CPU.
             accept_licence: Whether the user accepts the licence of the weights, CC BY-NC 4.0.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing or wrong weights, or a bad option.
+            ConfigError: The device is not there.
         """
         if pairs_per_pass < 1:
             raise RewardError(f"pairs_per_pass must be 1 or more, got {pairs_per_pass}.")
         path = resolve(weights, accept_licence=accept_licence)
+        self._device = pick_device(device)
         self._model = AmtS()
         with settings_ignored(path):
             state = read_state(path, key="state_dict")
         load_strictly(self._model, state, source=path)
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the frames, see AmtS
         self._pairs_per_pass = pairs_per_pass
         self.spec = MetricSpec(
             name="motion_smoothness",
@@ -69,9 +83,10 @@ class MotionSmoothness:
             raise SkipClipError(f"{num_frames} frames leave none between two others")
         if min(height, width) <= MIN_SIDE - STRIDE:
             raise SkipClipError(f"frames of {height}x{width} are too small for AMT: {MIN_SIDE} pixels per side or more")
-        given = clip.frames[::2]
-        real = clip.frames[1::2][: len(given) - 1]
-        with torch.inference_mode():
+        frames = clip.frames_on(self._device)
+        given = frames[::2]
+        real = frames[1::2][: len(given) - 1]
+        with exactly(self._device):
             errors = in_passes(self._errors, (given[:-1], real, given[1:]), self._pairs_per_pass)
         values = [(255.0 - error) / 255.0 for error in errors.tolist()]
         return ClipScore(values={"motion_smoothness": sum(values) / len(values)}, curves={"motion_smoothness": values})

@@ -67,9 +67,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (n, inputs, h, w) to (n, 4 * channels, h, w)."""
-        inner = torch.relu(self.gn1(self.conv1(features)))
-        inner = torch.relu(self.gn2(self.conv2(inner)))
-        return torch.relu(self.gn_proj(self.conv_proj(features)) + self.gn3(self.conv3(inner)))
+        inner = self.gn1(self.conv1(features)).relu_()
+        inner = self.gn2(self.conv2(inner)).relu_()
+        return self.gn_proj(self.conv_proj(features)).add_(self.gn3(self.conv3(inner))).relu_()
 
 
 class Attention(nn.Module):
@@ -206,7 +206,7 @@ class Musiq(nn.Module):
         patches = torch.cat([_cut(copy) for copy in copies], dim=1)  # (N, P, 3, PATCH, PATCH)
         places = torch.cat([_places(copy, self._grid) for copy in copies])
         scales = torch.cat([torch.full_like(_places(copy, 1), number) for number, copy in enumerate(copies)])
-        features = torch.relu(self.gn_root(self.conv_root(patches.flatten(0, 1))))
+        features = self.gn_root(self.conv_root(patches.flatten(0, 1))).relu_()
         padded = functional.pad(features, same_padding(features, 3, 2))
         features = self.block1(functional.max_pool2d(padded, 3, 2))
         embedded = self.embedding(features.movedim(1, -1).flatten(1)).unflatten(0, patches.shape[:2])  # channels last

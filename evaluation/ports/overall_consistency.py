@@ -5,6 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec
+from evaluation.metrics.pixels import Device, pick_device
+from evaluation.ports.computing import exactly
 from evaluation.ports.frames import clip_square, middle_frames
 from evaluation.ports.viclip import OPENAI_TOKENIZER, shared_model
 
@@ -23,6 +25,7 @@ class OverallConsistency:
         *,
         tokenizer: str | Path = OPENAI_TOKENIZER,
         cache_size: int = 1024,
+        device: Device = "auto",
     ) -> None:
         """Load the model.
 
@@ -30,10 +33,13 @@ class OverallConsistency:
             weights: Name in `rewards.ledger`, or ViClip-InternVid-10M-FLT.pth.
             tokenizer: Folder or Hub id of CLIP's tokenizer.
             cache_size: Prompt embeddings kept.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing or wrong weights or tokenizer.
+            ConfigError: The device is not there.
         """
+        self._device = pick_device(device)
         self._model = shared_model(weights, tokenizer=tokenizer, cache_size=cache_size)
         self.spec = MetricSpec(
             name=self.name,
@@ -54,8 +60,9 @@ class OverallConsistency:
         Raises:
             RewardError: The clip has no prompt.
         """
-        video = clip.once(self._model, lambda: self._embed(clip.frames))
-        return ClipScore(values={self.name: self._model.cosine(video, clip.entry.prompt)})
+        with exactly(self._device):
+            video = clip.once((self._model, self._device), lambda: self._embed(clip.frames_on(self._device)))
+            return ClipScore(values={self.name: self._model.cosine(video, clip.entry.prompt)})
 
     def _embed(self, frames: Tensor) -> Tensor:
         sizes = self._model.sizes

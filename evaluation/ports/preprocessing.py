@@ -61,17 +61,17 @@ def clip_input_by_pillow(frames: Tensor, size: int) -> Tensor:
     """Return CLIP's input as VBench makes it of Pillow images: cubic and smoothed, rounded to 8 bit.
 
     Args:
-        frames: uint8, (F, 3, H, W).
+        frames: uint8, (F, 3, H, W), on the CPU.
         size: Side of the square, 224 in VBench.
 
     Returns:
-        Float32, normalised, (F, 3, size, size), on the device of the frames.
+        Float32, normalised, (F, 3, size, size).
     """
     height, width = short_side_size(int(frames.shape[-2]), int(frames.shape[-1]), size)
-    images = (Image.fromarray(frame) for frame in frames.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+    images = (Image.fromarray(frame) for frame in frames.permute(0, 2, 3, 1).contiguous().numpy())
     resized = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)) for image in images])
     square = centre_crop(torch.from_numpy(resized).permute(0, 3, 1, 2), (size, size))
-    return normalise(square.to(device=frames.device, dtype=torch.float32) / 255.0, CLIP_MEAN, CLIP_STD)
+    return normalise(square.to(torch.float32) / 255.0, CLIP_MEAN, CLIP_STD)
 
 
 def dino_input(frames: Tensor, short_side: int = 224) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from evaluation.base import DecodedClip
+from evaluation.metrics.pixels import Device, pick_device
+from evaluation.ports.computing import exactly
 from evaluation.ports.frames import flow_input
 from evaluation.ports.weights import find_weights
 from rewards.dynamic_degree import fastest
@@ -31,21 +33,24 @@ class StaticFilter:
     them; those below 128 pixels, which RAFT cannot see, are enlarged.
     """
 
-    def __init__(self, weights: str | Path, *, pairs_per_pass: int | None = 4) -> None:
+    def __init__(self, weights: str | Path, *, pairs_per_pass: int | None = 1, device: Device = "auto") -> None:
         """Load the flow model.
 
         Args:
             weights: Name in `rewards.ledger`, or a file: raft-things.pth, or torchvision's RAFT-large.
             pairs_per_pass: Pairs of frames through the model at a time, None for all; changes no verdict.
+            device: Where it computes.
 
         Raises:
             RewardError: Missing or wrong weights, or an option out of range.
+            ConfigError: The device is not there.
         """
+        self._device = pick_device(device)
         self._flow = FlowModel(find_weights(weights), iterations=ITERATIONS, pairs_per_pass=pairs_per_pass)
 
     def why_moving(self, clip: DecodedClip) -> str | None:
         """Return in what a clip of two or more frames moves, None where it stands still."""
-        speeds = self.speeds(clip.frames).tolist()
+        speeds = self.speeds(clip.frames_on(self._device)).tolist()
         return why_moving(speeds[:-2], speeds[-2:])
 
     def speeds(self, frames: Tensor) -> Tensor:
@@ -57,7 +62,7 @@ class StaticFilter:
         Returns:
             (F + 1,), in pixels for a short side of 256.
         """
-        with torch.inference_mode():
+        with exactly(self._device):
             shown = flow_input(frames)
             round_trip = torch.cat([shown, shown[:1], shown[-1:]])[None]
             return self._flow.over_neighbours(self._speeds, round_trip)[0] * (256 / min(frames.shape[-2:]))

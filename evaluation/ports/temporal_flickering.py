@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluation.base import ClipScore, DecodedClip, MetricSpec, SkipClipError
-from evaluation.metrics.pixels import neighbour_distances
+from evaluation.metrics.pixels import Device, neighbour_distances
 from evaluation.ports.frame_features import check_two_frames, mean_and_curve
 from evaluation.ports.static_filter import KEPT, StaticFilter
 
@@ -15,17 +15,19 @@ class TemporalFlickering:
     static filter passes; with `static_filter` clips that move are skipped, and so are further ones of the prompt.
     """
 
-    def __init__(self, *, static_filter: str | Path | None = None) -> None:
+    def __init__(self, *, static_filter: str | Path | None = None, device: Device = "auto") -> None:
         """Declare the facts, and load the filter's flow model where one is asked for.
 
         Args:
             static_filter: Weights of RAFT: "raft_things" (where VBench has unpacked the file, it is found), or a file.
                 None counts every clip, moving or not, which is not VBench's number.
+            device: Where the filter computes; the differences never leave the CPU, where the clip is decoded.
 
         Raises:
             RewardError: Missing or wrong weights.
+            ConfigError: The device is not there.
         """
-        self._filter = None if static_filter is None else StaticFilter(static_filter)
+        self._filter = None if static_filter is None else StaticFilter(static_filter, device=device)
         self.spec = MetricSpec(
             name="temporal_flickering",
             version="1",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import ClipEntry, DecodedClip, SkipClipError
+from evaluation.ports import static_filter as static_filter_module
 from evaluation.ports import temporal_flickering
 from evaluation.ports.static_filter import FASTEST_SHARE, StaticFilter, why_moving
 from evaluation.ports.temporal_flickering import TemporalFlickering
@@ -45,7 +46,8 @@ def test_speed_is_the_mean_of_the_fastest_two_percent() -> None:
     assert fastest(flow, FASTEST_SHARE).item() == pytest.approx(10.0)
 
 
-def test_every_step_and_both_ways_between_the_ends_are_measured(raft: Path) -> None:
+def test_every_step_and_both_ways_between_the_ends_are_measured(raft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_filter_module, "ITERATIONS", 2)
     frames = torch.randint(0, 256, (3, 3, 128, 130), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     static_filter = StaticFilter(raft)
     speeds = static_filter.speeds(frames)
