@@ -75,7 +75,9 @@ def test_a_run_trains_and_reports_every_number_of_steps(distil: Recipe, tmp_path
     keys = {key for line in read_metrics(tmp_path / "a") for key in line}
     wanted = {"loss/matching", "loss/adversarial", "loss/fake_score", "loss/discriminator", "adversarial/logit_gap"}
     assert (
-        wanted | {"grad/matching", "grad/adversarial_ratio", "steps/n", "result/1_step/brightness/difference"} <= keys
+        wanted
+        | {"grad/matching", "grad/adversarial_ratio", "steps/n", "result/1_step/brightness/brightness/difference"}
+        <= keys
     )
     assert json.loads((tmp_path / "a" / "card.json").read_text())["method"] == "asd"
     recipe = CausalRecipe.from_metadata(read_adapter_metadata(outcome.adapter))
