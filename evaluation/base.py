@@ -12,10 +12,8 @@ from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
-
-from rlhf_video.stats import Interval
 
 Family = Literal["vbench-official", "vbench-port", "vbench-long-port", "reward", "measure"]
 """Who defines the number: the original package, our port of it, our port of VBench-Long, a reward model, or a
@@ -156,7 +154,13 @@ class Metric(Protocol):
 
 @runtime_checkable
 class SetMetric(Protocol):
-    """Compares two sets of clips as a whole, such as FVD; the features of each clip are stored."""
+    """Compares two sets of clips as a whole, such as FVD; the features of each clip are stored.
+
+    A metric that knows how sure it is also has `interval(features, reference, *, clusters, reference_clusters)`, which
+    returns the distance as an `Interval` of 95%, clusters (prompts; one label a row of features) taken whole, and
+    raises `DataError` where there are too few. Where `distance` is a static method, as is `interval` then, a report
+    calls them on stored features without loading a network.
+    """
 
     @property
     def spec(self) -> MetricSpec:
@@ -174,25 +178,6 @@ class SetMetric(Protocol):
 
         Raises:
             DataError: A set is too small for it.
-        """
-
-
-@runtime_checkable
-class IntervalSetMetric(SetMetric, Protocol):
-    """A distance of sets that knows how sure it is."""
-
-    def interval(
-        self,
-        features: NDArray[np.float32],
-        reference: NDArray[np.float32],
-        *,
-        clusters: ArrayLike | None = None,
-        reference_clusters: ArrayLike | None = None,
-    ) -> Interval:
-        """Return the distance with its 95% interval, clusters (prompts; one label a row of features) taken whole.
-
-        Raises:
-            DataError: There are too few clusters.
         """
 
 

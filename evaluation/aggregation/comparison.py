@@ -42,7 +42,8 @@ class DimensionChange:
     p_holm: float
     """The same, corrected for all columns of the comparison."""
     minimum_detectable: float
-    """True difference that this many prompts would show with 80% power at the 5% level, before correction."""
+    """True difference that this many prompts would show with 80% power, whatever the other columns show: at 5% over the
+    number of columns, the strictest step of Holm's correction."""
     num_pairs: int
     num_unpaired: int
     """Clips that the suite asks this column of, in either system, and that have no partner with a value; clips that a
@@ -112,11 +113,7 @@ def compare_systems(
     found = [
         _compare_column(baseline, system, column, pairs, num_resamples, num_permutations, seed) for column in shared
     ]
-    corrected = holm([change.p_value for change in found if change is not None])
-    changes = tuple(
-        replace(change, p_holm=float(p))
-        for change, p in zip((change for change in found if change is not None), corrected, strict=True)
-    )
+    changes = _correct([each for each in found if each is not None])
     totals = compare_totals(
         baseline,
         system,
@@ -148,6 +145,20 @@ def compare_systems(
     )
 
 
+def _correct(found: Sequence[tuple[DimensionChange, float]]) -> tuple[DimensionChange, ...]:
+    """Return changes with what depends on their number, of changes and the standard errors of their differences."""
+    corrected = holm([change.p_value for change, _ in found])
+    level = 1.0 - SIGNIFICANT / max(1, len(found))
+    return tuple(
+        replace(
+            change,
+            p_holm=float(p),
+            minimum_detectable=minimum_detectable_difference(error, change.difference.num_clusters, level=level),
+        )
+        for (change, error), p in zip(found, corrected, strict=True)
+    )
+
+
 def _compare_column(
     baseline: SystemScores,
     system: SystemScores,
@@ -156,8 +167,8 @@ def _compare_column(
     num_resamples: int,
     num_permutations: int,
     seed: int,
-) -> DimensionChange | None:
-    """Return a column's change, not yet corrected; None where no pair has both values."""
+) -> tuple[DimensionChange, float] | None:
+    """Return a column's change, not yet corrected, and its standard error; None where no pair has both values."""
     before, after = baseline.values[column.name][pairs.baseline], system.values[column.name][pairs.system]
     both = np.isfinite(before) & np.isfinite(after)
     if not both.any():
@@ -166,7 +177,7 @@ def _compare_column(
     interval, error = _difference(before, after, prompts, pairs.identical[both], num_resamples, seed)
     p_value = cluster_permutation_test(after - before, prompts, num_permutations=num_permutations, seed=seed)
     num_asked = baseline.num_asked(column.name) + system.num_asked(column.name)
-    return DimensionChange(
+    change = DimensionChange(
         column=column,
         baseline=mean_interval(before, prompts, num_resamples=num_resamples, seed=seed),
         system=mean_interval(after, prompts, num_resamples=num_resamples, seed=seed),
@@ -177,6 +188,7 @@ def _compare_column(
         num_pairs=int(both.sum()),
         num_unpaired=num_asked - 2 * int(both.sum()),
     )
+    return change, error
 
 
 def _difference(

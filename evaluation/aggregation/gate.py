@@ -8,7 +8,8 @@ A rule is one or more clauses joined by "and"; it fails the comparison where all
     field    gain (if none is given): change, positive is better; difference: change as measured; low, high: ends of the
              gain's 95% interval; system, baseline: means; p; p_holm (scores only); coverage (share of clips in pairs)
     operator < <= > >=
-    bound    a number; a percentage ("-1%" is -0.01); mde or -mde, the minimum detectable difference of the subject
+    bound    a number; a percentage ("-1%" is -0.01); for gain, difference, low and high also mde or -mde, the subject's
+             minimum detectable difference (of a score after Holm's correction, of a total uncorrected)
 
 Scores without a better direction have no gain: `any` passes over them, naming one asks for .difference. A rule that
 cannot be decided, because its total was refused or one prompt detects no difference, fails too: silence is no pass.
@@ -39,6 +40,9 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _FIELDS = ("gain", "difference", "low", "high", "system", "baseline", "p", "p_holm", "coverage")
+_DIFFERENCES = ("gain", "difference", "low", "high")
+"""Fields that a detectable difference bounds."""
+_SHARES = ("p", "p_holm", "coverage")
 _CLAUSE = re.compile(r"\s*(?P<subject>[^<>=\s]+)\s*(?P<operator><=|>=|<|>)\s*(?P<bound>\S+)\s*")
 
 
@@ -118,9 +122,15 @@ def _parse_clause(text: str, rule: str) -> Clause:
         )
     bound = match["bound"]
     is_mde = bound.lstrip("+-") == "mde"
-    return Clause(
-        subject, field, match["operator"], _number(bound.replace("mde", "1") if is_mde else bound, rule), is_mde
-    )
+    if is_mde and field not in _DIFFERENCES:
+        raise ConfigError(
+            f"--fail-if {rule!r}: mde is the smallest difference that can be found, which says nothing about "
+            f"{subject}.{field}: bound {', '.join(_DIFFERENCES)} by it, and {field} by a number."
+        )
+    number = _number(bound.replace("mde", "1") if is_mde else bound, rule)
+    if field in _SHARES and not 0.0 <= number <= 1.0:
+        raise ConfigError(f"--fail-if {rule!r}: {field} lies between 0 and 1, {bound} is out of reach.")
+    return Clause(subject, field, match["operator"], number, is_mde)
 
 
 def _number(text: str, rule: str) -> float:

@@ -1,14 +1,18 @@
 """Distances between the clips of two systems as sets (FVD, FID and the like), from stored features."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry, IntervalSetMetric, SetMetric
+from evaluation.base import ClipEntry, SetMetric
+from evaluation.metric_catalogue import CATALOGUE
 from evaluation.registry import build_metric
 from evaluation.running.run_record import RecordedMetric, RunRecord
 from evaluation.running.store import ResultStore
+from rewards.factories import load_factory
 from rlhf_video.errors import DataError
 from rlhf_video.stats import Interval
 
@@ -61,18 +65,40 @@ def set_distances(record: RunRecord, store: ResultStore) -> tuple[SetDistance, .
     for recorded in record.metrics:
         if not recorded.is_set_metric:
             continue
-        metric = build_metric(recorded.name, recorded.label, recorded.options).metric
-        assert isinstance(metric, SetMetric)
+        measure = _measure(recorded)
         reference = _features(record.systems[record.baseline], recorded, store)
         for name, entries in record.systems.items():
             if name != record.baseline:
                 features = _features(entries, recorded, store)
-                found.append(_distance(metric, recorded, name, record.baseline, features, reference))
+                found.append(_distance(measure, recorded, name, record.baseline, features, reference))
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """What a metric computes from features alone."""
+
+    distance: Callable[..., float]
+    interval: Callable[..., Interval] | None
+
+
+def _measure(recorded: RecordedMetric) -> _Measure:
+    """Return a metric's functions: those of its class where they do without a model, else those of a built one.
+
+    Raises:
+        RewardError: A metric whose distance is no static method cannot be built.
+    """
+    factory = load_factory("metric", recorded.name, CATALOGUE)
+    distance = inspect.getattr_static(factory, "distance", None)
+    if isinstance(distance, staticmethod):
+        return _Measure(distance.__func__, getattr(factory, "interval", None))
+    metric = build_metric(recorded.name, recorded.label, recorded.options).metric
+    assert isinstance(metric, SetMetric)
+    return _Measure(metric.distance, getattr(metric, "interval", None))
+
+
 def _distance(
-    metric: SetMetric,
+    measure: _Measure,
     recorded: RecordedMetric,
     system: str,
     reference_system: str,
@@ -84,11 +110,11 @@ def _distance(
         refused = "one of the two has no features"
     else:
         try:
-            value = metric.distance(_rows(features), _rows(reference))
+            value = measure.distance(_rows(features), _rows(reference))
         except DataError as error:
             refused = str(error)
         else:
-            interval, no_interval = _interval(metric, features, reference)
+            interval, no_interval = _interval(measure, features, reference)
     return SetDistance(
         label=recorded.label,
         system=system,
@@ -102,12 +128,12 @@ def _distance(
     )
 
 
-def _interval(metric: SetMetric, features: _Features, reference: _Features) -> tuple[Interval | None, str | None]:
+def _interval(measure: _Measure, features: _Features, reference: _Features) -> tuple[Interval | None, str | None]:
     """Return the interval of a distance, or why it has none."""
-    if not isinstance(metric, IntervalSetMetric):
+    if measure.interval is None:
         return None, "its metric gives none (a Frechet distance is biased by more than it spreads)"
     try:
-        interval = metric.interval(
+        interval = measure.interval(
             _rows(features), _rows(reference), clusters=_prompts(features), reference_clusters=_prompts(reference)
         )
     except DataError as error:

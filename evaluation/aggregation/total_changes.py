@@ -29,7 +29,7 @@ class TotalChange:
     p_value: float = math.nan
     """Of the permutation test that swaps the systems prompt by prompt in all dimensions; NaN where refused."""
     minimum_detectable: float = math.nan
-    """With 80% power at the 5% level; NaN where refused."""
+    """With 80% power at the 5% level, uncorrected as the p-value; NaN where refused."""
     is_partial: bool = False
     """Whether dimensions or clips of either system are left out."""
 

@@ -21,7 +21,8 @@ class FrechetDistance(SetDistance):
     kind = "frechet"
     paper = "arXiv:1706.08500, arXiv:1812.01717"
 
-    def distance(self, features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    @staticmethod
+    def distance(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         """Return the distance of two sets, see `SetMetric`.
 
         Raises:

@@ -25,7 +25,8 @@ class KernelDistance(SetDistance):
     paper = "arXiv:1801.01401"
     default_frames: ClassVar[Mapping[Backbone, Frames]] = {"clip_frames": {"kind": "uniform", "count": 1}}
 
-    def distance(self, features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    @staticmethod
+    def distance(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
         """Return the distance of two sets, see `SetMetric`.
 
         Raises:
@@ -33,8 +34,8 @@ class KernelDistance(SetDistance):
         """
         return kernel_distance(features, reference)
 
+    @staticmethod
     def interval(
-        self,
         features: NDArray[np.float32],
         reference: NDArray[np.float32],
         *,

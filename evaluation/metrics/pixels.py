@@ -60,10 +60,12 @@ def neighbour_distances(clip: DecodedClip) -> Tensor:
 
 def mean_distance(first: Tensor, second: Tensor) -> Tensor:
     """Return the mean absolute difference of 8-bit frames, each (n, 3, height, width): float64, (n,), in levels."""
+    count = first.shape[1:].numel()
+    whole = torch.int32 if 255 * count < 2**31 else torch.int64  # exact, and the narrow one in half the time
     sums = torch.zeros(len(first), dtype=torch.float64, device=first.device)
     for number, (former, latter) in enumerate(zip(first, second, strict=True)):
-        sums[number] = (torch.maximum(former, latter) - torch.minimum(former, latter)).sum()  # uint8, then exact
-    return sums / first.shape[1:].numel()
+        sums[number] = (torch.maximum(former, latter) - torch.minimum(former, latter)).sum(dtype=whole)  # in uint8
+    return sums / count
 
 
 def per_frame(function: Callable[..., Tensor], *frames: Tensor, size: int = _FRAMES_PER_PASS) -> Tensor:

@@ -128,7 +128,7 @@ def _change_line(change: DimensionChange, item: DimensionSummary | None, *, unit
     return (
         f"<tr>{_name_cell(column)}{_value_cell(change.baseline, column)}{_value_cell(change.system, column)}"
         f'<td class="num"><span{ink}>{difference}</span><span class="sub">{escape(ends)}</span></td>'
-        f'<td class="num" title="Smallest true difference that is found four times in five: {escape(finds)}">'
+        f'<td class="num" title="Smallest true difference found four times in five, after correction: {escape(finds)}">'
         f"{write_p(change.p_holm)}{mark}</td>"
         f"<td>{interval_picture(change.difference, unit=unit, limit=limit, tone=tone)}</td>"
         f'<td class="num">{counts}<span class="sub warn">{escape(holes)}</span></td></tr>'

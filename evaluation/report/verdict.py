@@ -131,7 +131,7 @@ def _resolution_card(comparison: SystemComparison, deviations: dict[str, float])
     return GuardCard(
         name="Resolution",
         value=f"{middle:.2f} SD",
-        limit="smallest difference that this suite finds four times in five (median over scores)",
+        limit="smallest difference found four times in five after Holm's correction (median over scores)",
         state="ok" if middle <= _FINE_RESOLUTION else "tripped",
         alarm="look",
         advice="Only large differences can be seen: 'no difference' means little here.",

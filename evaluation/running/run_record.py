@@ -13,6 +13,8 @@ from rlhf_video.data import write_atomic
 from rlhf_video.errors import DataError
 
 RECORD = "run.json"
+FORMAT = 2
+"""Number of the file's format: 1 had no clips left out and no options of metrics, and did not say its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class RunRecord:
 def write_record(folder: Path, record: RunRecord) -> Path:
     """Write the record of a run into its folder, atomically."""
     content = {
+        "format": FORMAT,
         "config": record.config,
         "suite": record.suite,
         "baseline": record.baseline,
@@ -85,13 +88,17 @@ def read_record(folder: Path) -> RunRecord:
     """Read the record of a run.
 
     Raises:
-        DataError: There is none, or it is damaged.
+        DataError: There is none, it is damaged, or of another format.
     """
     path = folder / RECORD
     if not path.is_file():
         raise DataError(f"'{folder}' holds no evaluation ({RECORD} is missing): make one with vbench_run.py run.")
+    number: Any = FORMAT
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        number = content.get("format", 1)
+        if number not in (1, FORMAT):
+            raise DataError(_other_format(path, number))
         return RunRecord(
             config=content["config"],
             suite=content["suite"],
@@ -112,7 +119,18 @@ def read_record(folder: Path) -> RunRecord:
             provenance=content["provenance"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if number != FORMAT:
+            raise DataError(_other_format(path, number)) from error
         raise DataError(f"'{path}' is damaged ({error}): start the run again, nothing is scored twice.") from error
+
+
+def _other_format(path: Path, number: object) -> str:
+    age = "an earlier" if isinstance(number, int) and number < FORMAT else "a later"
+    return (
+        f"'{path}' has format {number}, of {age} version of this suite, which reads format {FORMAT}: "
+        + ("give the run command of that evaluation again" if age == "an earlier" else "update rlhf-video")
+        + (", which writes it anew; what is scored is not scored twice." if age == "an earlier" else ".")
+    )
 
 
 def _entry_to_json(entry: ClipEntry, folder: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def minimum_detectable_difference(
     """Return the true difference that a two-sided test finds with this power: (t_level + t_power) standard errors.
 
     Bloom 1995 (Evaluation Review 19), with Student's t of one degree of freedom less than clusters. It is for one test:
-    with a correction for many, larger differences are needed.
+    of m tests corrected by Holm, one finds it for sure at the level 1 - (1 - level) / m.
 
     Args:
         standard_error: Of the mean difference, >= 0.

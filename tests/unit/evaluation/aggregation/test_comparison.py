@@ -9,7 +9,7 @@ from evaluation.aggregation.comparison import compare_systems, signed_gain
 from evaluation.base import LeftOutClip
 from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, total_formula
 from rlhf_video.errors import DataError
-from rlhf_video.stats import Interval, cluster_permutation_test, paired_bootstrap
+from rlhf_video.stats import Interval, cluster_permutation_test, minimum_detectable_difference, paired_bootstrap
 
 
 def _noise(seed: int, size: int = 40) -> Any:
@@ -193,3 +193,14 @@ def test_clips_that_cannot_be_told_apart_are_refused(table: Any) -> None:
     )
     with pytest.raises(DataError, match="2 clips share prompt 'prompt 0' and sample 0"):
         compare_systems(twice, table({"a": np.zeros(2)}))
+
+
+def test_detectable_differences_are_those_after_holms_correction(table: Any) -> None:
+    """The more scores, the larger a difference must be: at its strictest step Holm tests at 5% over their number."""
+    noise = {name: _noise(number) for number, name in enumerate("abcde")}
+    shifted = {name: values + _noise(number + 9) for number, (name, values) in enumerate(noise.items())}
+    many = compare_systems(table(noise, system="base"), table(shifted)).changes
+    (alone,) = compare_systems(table({"a": noise["a"]}, system="base"), table({"a": shifted["a"]})).changes
+    error = alone.minimum_detectable / minimum_detectable_difference(1.0, 40)
+    assert many[0].minimum_detectable == pytest.approx(minimum_detectable_difference(error, 40, level=0.99))
+    assert many[0].minimum_detectable > 1.15 * alone.minimum_detectable

@@ -120,6 +120,12 @@ def test_any_does_not_pass_where_no_score_has_a_better_direction(table: Any) -> 
         ("total < -0.5mde", "'-0.5mde' is no bound"),
         ("total < mde%", "'mde%' is no bound"),
         ("total.gains < 0.05", "unknown field 'gains'. Did you mean 'gain'"),
+        ("any.p < mde", "says nothing about any.p: bound gain, difference, low, high by it"),
+        ("any.p_holm < -mde", "says nothing about any.p_holm"),
+        ("scene.coverage < mde", "says nothing about scene.coverage"),
+        ("scene.baseline < mde", "says nothing about scene.baseline"),
+        ("any.p < 5", "p lies between 0 and 1, 5 is out of reach"),
+        ("scene.coverage < 100", "coverage lies between 0 and 1, 100 is out of reach"),
     ],
 )
 def test_rule_outside_the_grammar_is_refused(rule: str, message: str) -> None:

@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.aggregation import set_distances as module
 from evaluation.aggregation.set_distances import SetDistance, set_distances
 from evaluation.base import ClipEntry, ClipResult, DecodedClip, MetricSpec
 from evaluation.metrics.kernel_distance import kernel_distance, kernel_distance_interval
-from evaluation.registry import NamedMetric
 from evaluation.report.details import distance_table
 from evaluation.running.run_record import RecordedMetric, RunRecord
 from evaluation.running.store import ResultStore
@@ -30,6 +27,22 @@ SPEC = MetricSpec(
 class PlainDistance:
     spec = SPEC
 
+    def __init__(self) -> None:
+        raise AssertionError("a report loads no model")
+
+    def features(self, clip: DecodedClip) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    @staticmethod
+    def distance(features: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+        return kernel_distance(features, reference)
+
+
+class BuiltDistance:
+    """One whose distance is the object's own."""
+
+    spec = SPEC
+
     def features(self, clip: DecodedClip) -> NDArray[np.float32]:
         raise NotImplementedError
 
@@ -38,8 +51,8 @@ class PlainDistance:
 
 
 class SureDistance(PlainDistance):
+    @staticmethod
     def interval(
-        self,
         features: NDArray[np.float32],
         reference: NDArray[np.float32],
         *,
@@ -50,7 +63,7 @@ class SureDistance(PlainDistance):
 
 
 def distance_of(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, metric: PlainDistance, num_prompts: int
+    folder: Path, metric: type, num_prompts: int
 ) -> tuple[SetDistance, dict[str, list[NDArray[np.float32]]]]:
     """Store features of two rows a clip, two clips a prompt, and return the distance and the features."""
     rng, held = np.random.default_rng(0), {}
@@ -65,7 +78,8 @@ def distance_of(
             for entry, features in zip(systems[name], held[name], strict=True):
                 store.add_features(entry, "key", features)
                 store.add(entry, "key", ClipResult(status="ok"))
-        recorded = RecordedMetric(label="gap", key="key", name="gap", options={}, is_set_metric=True, spec=SPEC)
+        name = f"{__name__}:{metric.__name__}"
+        recorded = RecordedMetric(label="gap", key="key", name=name, options={}, is_set_metric=True, spec=SPEC)
         record = RunRecord(
             config={},
             suite={},
@@ -76,13 +90,12 @@ def distance_of(
             absent={},
             provenance={},
         )
-        monkeypatch.setattr(module, "build_metric", lambda *_: NamedMetric("gap", metric, "key"))
         (found,) = set_distances(record, store)
     return found, held
 
 
-def test_interval_takes_the_clips_of_a_prompt_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, held = distance_of(tmp_path, monkeypatch, SureDistance(), 4)
+def test_interval_takes_the_clips_of_a_prompt_together(tmp_path: Path) -> None:
+    found, held = distance_of(tmp_path, SureDistance, 4)
     prompts = np.repeat([f"prompt {number}" for number in range(4)], 4)
     mine, base = np.concatenate(held["mine"]), np.concatenate(held["base"])
     expected = kernel_distance_interval(mine, base, clusters=prompts, reference_clusters=prompts)
@@ -91,13 +104,17 @@ def test_interval_takes_the_clips_of_a_prompt_together(tmp_path: Path, monkeypat
     assert ends in str(found) and ends in distance_table([found])
 
 
-def test_too_few_prompts_and_a_biased_distance_say_that_they_have_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few, _ = distance_of(tmp_path / "few", monkeypatch, SureDistance(), 2)
+def test_too_few_prompts_and_a_biased_distance_say_that_they_have_none(tmp_path: Path) -> None:
+    few, _ = distance_of(tmp_path / "few", SureDistance, 2)
     assert few.value is not None and few.interval is None
     assert few.no_interval is not None and "at least 3 clusters" in few.no_interval
-    plain, _ = distance_of(tmp_path / "plain", monkeypatch, PlainDistance(), 4)
+    plain, _ = distance_of(tmp_path / "plain", PlainDistance, 4)
     assert plain.value is not None and plain.interval is None
     assert "no interval: its metric gives none (a Frechet distance is biased" in str(plain)
     assert "no interval" in distance_table([plain])
+
+
+def test_a_distance_that_needs_its_object_is_built(tmp_path: Path) -> None:
+    built, _ = distance_of(tmp_path / "built", BuiltDistance, 4)
+    plain, _ = distance_of(tmp_path / "plain", PlainDistance, 4)
+    assert built == plain and built.value is not None

@@ -271,8 +271,17 @@ def test_damaged_record_is_told(call: Call, tmp_path: Path, capsys: pytest.Captu
     call("run")
     record = tmp_path / "run" / "run.json"
     content = json.loads(record.read_text())
+    whole = dict(content)
     del content["metrics"]
-    record.write_text(json.dumps(content))
-    capsys.readouterr()
-    assert call("status") == 2
-    assert "is damaged" in capsys.readouterr().err
+    earlier = {key: value for key, value in whole.items() if key not in ("format", "left_out")}
+    for changed, message in (
+        (content, "is damaged"),
+        (earlier, "has format 1, of an earlier version of this suite, which reads format 2: give the run command"),
+        (whole | {"format": 3}, "has format 3, of a later version of this suite, which reads format 2: update"),
+    ):
+        record.write_text(json.dumps(changed))
+        capsys.readouterr()
+        assert call("status") == 2
+        assert message in capsys.readouterr().err
+    record.write_text(json.dumps({key: value for key, value in whole.items() if key != "format"}))
+    assert call("status") == 0  # the same content, of before the number was written
