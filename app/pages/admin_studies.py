@@ -48,8 +48,9 @@ def studies_page(pages: gr.Blocks, arena: Arena) -> None:
             return session.scalar(select(Study.status).where(Study.slug == (slug or ""))) or "open"
 
     def newest() -> tuple[gr.Dropdown, str]:
-        field = study_choices(arena)
-        return field, status_of(field.value)
+        with arena.reading() as session:  # `study_choices` chooses the same one
+            status = session.scalar(select(Study.status).order_by(Study.created_at.desc(), Study.slug).limit(1))
+        return study_choices(arena), status or "open"
 
     turn.click(acted(turn_to), [study, status], told, **QUIET).then(shown(draw), None, listed, **QUIET)
     study.input(status_of, study, status, **QUIET)

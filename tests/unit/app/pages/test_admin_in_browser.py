@@ -76,8 +76,12 @@ class Desk:
 
     def has_chosen(self, study: str) -> None:
         """Wait until a study is chosen on the page."""
-        chosen = "(name) => document.querySelector('input[aria-label=Study]')?.value.startsWith(name)"
-        self.page.wait_for_function(chosen, arg=study)
+        field = self.page.get_by_label("Study", exact=True).first
+        field.wait_for()
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not field.input_value().startswith(study):
+            assert time.monotonic() < deadline, field.input_value()
+            self.page.wait_for_timeout(50)
 
     def press(self, name: str) -> None:
         """Press a button."""
