@@ -9,6 +9,7 @@ import pytest
 import yaml
 from accelerate.commands.launch import launch_command_parser
 
+from rlhf_video.algorithms.asd_config import AsdConfig
 from rlhf_video.algorithms.dpo_config import DpoConfig
 from rlhf_video.algorithms.pair_building_config import PairBuildingConfig
 from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
@@ -28,6 +29,7 @@ SCRIPTS = {
     ),
     "train_sft.py": (SftConfig, CONFIGS / "sft" / "sprite.yaml", "global_clips"),
     "train_dpo.py": (DpoConfig, CONFIGS / "dpo" / "sprite.yaml", "global_pairs"),
+    "train_asd.py": (AsdConfig, CONFIGS / "asd" / "sprite.yaml", "global_clips"),
     "build_pairs.py": (PairBuildingConfig, CONFIGS / "pairs" / "sprite.yaml", None),
 }
 """Entry script -> its config's class, its default config, and its batch's field; None takes any number of processes."""
