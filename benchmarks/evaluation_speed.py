@@ -79,6 +79,7 @@ class Case:
 CASES = (
     Case("temporal flickering", ("temporal_flickering",), (3, 81, 480, 832), 5),
     Case("decode-bound", ("temporal_flickering", *WEIGHTLESS), (3, 81, 480, 832), 5),
+    Case("AMT and MUSIQ", ("motion_smoothness", "imaging_quality"), (1, 5, 480, 832), 3),
     Case("ports without ViCLIP", tuple(name for name in PORTS if name not in VICLIP), (1, 5, 480, 832), 3),
     Case("all ports", PORTS, (1, 5, 480, 832), 1),
 )
