@@ -12,7 +12,7 @@ arXiv:2605.23458). With adversarial.weight 0 it is Self-Forcing.
         several times                                                   critics
             x <- roll-out of n steps, no gradient
             step the fake score on flow matching of x
-            step D_n: higher for m steps (or the teacher's clips) than for x, at a random noise level
+            step D_n: higher for m steps (or the teacher's, or given clips) than for x, at a random noise level
         x <- roll-out of n steps, gradient at one call of each chunk     student
         g <- (fake(x_t) - teacher(x_t)) / mean|x - teacher(x_t)|
         loss <- <g, x> + weight * softplus(D_n(y_t) - D_n(x_t))          gradient collected on a copy of x
@@ -106,6 +106,8 @@ def train_step(config: AsdConfig, parts: AsdParts, *, step: int) -> dict[str, fl
     metrics = StepMetrics()
     for update in range(config.fake.updates):
         update_critics(parts, Draws(config, parts, step, update), metrics)
+    if parts.continuation is not None:
+        parts.continuation.backward(parts.learner.distribution, metrics, step=step)
     update_student(config, parts, Draws(config, parts, step, None), metrics)
     numbers = metrics.means(parts.learner.distribution)
     numbers["grad/norm"] = float(parts.learner.step(step))

@@ -95,6 +95,30 @@ class WarmupConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContinuationConfig:
+    """Learn to go on beyond the run's own length, on given longer clips (`continuation.py`)."""
+
+    clips: Path
+    """manifest.json as `generate.py` writes it, or a .jsonl file with {"file": ..., "prompt": ...} a line."""
+    num_frames: int
+    """Pixel frames of these clips; more than sampling.num_frames."""
+    weight: float = 1.0
+    """Factor on the loss."""
+    first_state_share: float = 0.4
+    """Share of chunks that start from pure noise, where few-step students live."""
+    own_past_share: float = 0.5
+    """Share of chunks whose past is the student's own estimate (scheduled sampling, arXiv:1506.03099)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_range("continuation.weight", self.weight, above=0.0)
+        check_range("continuation.first_state_share", self.first_state_share, least=0.0)
+        check_range("continuation.own_past_share", self.own_past_share, least=0.0)
+        if self.first_state_share > 1 or self.own_past_share > 1:
+            raise ConfigError("continuation.first_state_share and own_past_share lie in [0, 1].")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MatchingConfig:
     """Distribution matching: the anchor that keeps the student with the teacher."""
 
@@ -148,9 +172,11 @@ class AdversarialConfig:
     weight: float = 0.0
     """Factor (ASD's table: 10, then 20, then 30 are better than 0; it depends on how losses are reduced: watch
     grad/adversarial_ratio, 0.1 to 1 is usual)."""
-    real: Literal["student", "teacher"] = "student"
-    """What the n-step sample is told apart from: the student's own n+1 steps (ASD), or clips of the teacher (as
-    One-Forcing and FastGen do with data), for every n."""
+    real: Literal["student", "teacher", "data"] = "student"
+    """What the n-step sample is told apart from: the student's own n+1 steps (ASD), clips of the teacher, or given
+    clips (One-Forcing, FastGen), for every n."""
+    clips: Path | None = None
+    """The given clips of real=data: manifest.json, or a .jsonl file; they have the sampling size."""
     features: Literal["teacher", "fake"] = "teacher"
     """Whose hidden states the discriminator reads; the frozen teacher's do not move under it."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -172,6 +198,8 @@ class AdversarialConfig:
         check_range("adversarial.learning_rate", self.learning_rate, above=0.0)
         check_range("adversarial.penalty", self.penalty, least=0.0)
         check_range("adversarial.penalty_deviation", self.penalty_deviation, above=0.0)
+        if (self.real == "data") != (self.clips is not None):
+            raise ConfigError("adversarial.clips goes with adversarial.real=data: name both, or neither.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +260,8 @@ class AsdConfig:
     """How many calls a chunk gets."""
     warmup: WarmupConfig | None = None
     """Where given, the run is the causal warm-up; null distils."""
+    continuation: ContinuationConfig | None = None
+    """Where given, warm-up and distillation alike learn to go on beyond the length of `sampling`; null does not."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     """Distribution matching."""
     fake: FakeScoreConfig = field(default_factory=FakeScoreConfig)
@@ -287,6 +317,11 @@ class AsdConfig:
         if self.warmup is None and self.matching.weight == 0 and self.adversarial.weight == 0:
             raise ConfigError("Nothing would be learned: matching.weight and adversarial.weight are 0.")
         self._check_adversary()
+        if self.continuation is not None and self.continuation.num_frames <= self.sampling.num_frames:
+            raise ConfigError(
+                f"continuation.num_frames={self.continuation.num_frames} must exceed "
+                f"sampling.num_frames={self.sampling.num_frames}: what is shorter is learned by the run itself."
+            )
         check_range("ema_decay", self.ema_decay, least=0.0, below=1.0)
         for name, value in (
             ("num_steps", self.num_steps),
@@ -301,10 +336,10 @@ class AsdConfig:
             check_range(name, value, least=1)
 
     def _check_adversary(self) -> None:
-        if self.adversarial.weight == 0 or self.adversarial.real == "teacher":
+        if self.adversarial.weight == 0 or self.adversarial.real != "student":
             return
         if len(self.steps.trained) == 1:
             raise ConfigError(
                 f"adversarial.real=student compares n with more steps, and steps.trained={list(self.steps.trained)} "
-                "has one number alone: add one, or set adversarial.real=teacher."
+                "has one number alone: add one, or set adversarial.real=teacher or data."
             )

@@ -25,7 +25,7 @@ class Batch:
     prompts: tuple[str, ...]
     """One for each."""
     clips: tuple[int, ...]
-    """Of the teacher's clips, where they play real; else numbers of the prompts."""
+    """Of the teacher's or the given clips, where they play real; else numbers of the prompts."""
 
 
 def better_steps(trained: Sequence[int], num_steps: int) -> int | None:
@@ -45,10 +45,11 @@ class Draws:
         longest = max(self.num_steps, config.steps.first_chunk or 0)
         self._exit = self._integer(longest, "exit", step) if config.steps.exit == "random" else None
         self.better: int | str | None = None
-        """What plays real for the discriminator: a larger number of steps, or "teacher"; None where nothing does."""
+        """What plays real for the discriminator: more steps than n, "teacher" or "data"; None where nothing is."""
         if adversarial.weight > 0:
-            self.better = "teacher" if adversarial.real == "teacher" else better_steps(trained, self.num_steps)
-        prompts = parts.teacher_clips.prompts if parts.teacher_clips is not None else parts.world.suites.train.prompts
+            own = adversarial.real == "student"
+            self.better = better_steps(trained, self.num_steps) if own else adversarial.real
+        prompts = parts.real_clips.prompts if parts.real_clips is not None else parts.world.suites.train.prompts
         count = config.batch.global_clips
         number = step * (config.fake.updates + 1) + (config.fake.updates if update is None else update)
         order = deck_batch(len(prompts), count, step=number, seed=config.seed)
@@ -74,8 +75,8 @@ class Draws:
         """Return what plays real, without a graph; None where the discriminator has nothing to compare."""
         if self.better is None:
             return None
-        if self._parts.teacher_clips is not None:
-            return self._parts.teacher_clips.latents(batch.clips)
+        if self._parts.real_clips is not None:
+            return self._parts.real_clips.latents(batch.clips)
         assert isinstance(self.better, int)
         # its own noise, as in ASD's algorithm 1; all of its steps
         return self._parts.student.clips(batch.prompts, batch.places, self.better, *self._names, "more steps")

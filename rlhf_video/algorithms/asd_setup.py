@@ -1,7 +1,7 @@
 """What distillation needs before its first step: prompts, scores, model, roles, and where the student starts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,11 @@ from rlhf_video.algorithms.asd_config import AsdConfig
 from rlhf_video.algorithms.asd_critics import Adversary, FakeScore
 from rlhf_video.algorithms.asd_losses import RewardLoss
 from rlhf_video.algorithms.asd_student import Student
+from rlhf_video.algorithms.continuation import Continuation
 from rlhf_video.algorithms.generated_clips import GeneratedClips
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.reported_rewards import ReportedRewards
+from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips
 from rlhf_video.algorithms.suites import Suites, first_prompts
 from rlhf_video.algorithms.watch import Part
 from rlhf_video.algorithms.world import World, load_model
@@ -39,8 +41,10 @@ class AsdParts:
     """None where the adversarial weight is 0."""
     reward: RewardLoss | None
     """None where the reward's weight is 0."""
-    teacher_clips: GeneratedClips | None
-    """What plays real, where that is the teacher's clips."""
+    real_clips: GeneratedClips | EncodedClips | None
+    """What plays real, where that is not the student itself."""
+    continuation: Continuation | None
+    """Longer clips, where there are any."""
     files: Mapping[str, str | None]
     """Config field -> sha256 of what lies there; a resumed run must find the same."""
 
@@ -129,9 +133,14 @@ def open_parts(config: AsdConfig, world: World) -> AsdParts:
         ConfigError: The layout does not fit the clip.
     """
     assert isinstance(world.backbone, WanBackbone)
-    teacher_clips = None
+    files = files_of(config, world)
+    real_clips: GeneratedClips | EncodedClips | None = None
     if config.adversarial.weight > 0 and config.adversarial.real == "teacher":
-        teacher_clips = generated_clips(config, world, world.suites.train.prompts, keeps_states=False)
+        real_clips = generated_clips(config, world, world.suites.train.prompts, keeps_states=False)
+    elif config.adversarial.weight > 0 and config.adversarial.clips is not None:
+        real_clips = given_clips(config, world, config.adversarial.clips, field="adversarial.clips")
+        real_clips.encode()
+        files["adversarial.clips"] = real_clips.sha256
     student, learner = open_student(config, world)
     distribution = world.distribution
     fake = FakeScore(config, world.backbone, distribution)
@@ -143,14 +152,44 @@ def open_parts(config: AsdConfig, world: World) -> AsdParts:
         fake=fake,
         adversary=Adversary(config, world.backbone, distribution) if config.adversarial.weight > 0 else None,
         reward=RewardLoss(config.reward, world.backbone) if config.reward.weight > 0 else None,
-        teacher_clips=teacher_clips,
-        files=files_of(config, world),
+        real_clips=real_clips,
+        continuation=open_continuation(config, world, student, files),
+        files=files,
     )
 
 
 def generated_clips(config: AsdConfig, world: World, prompts: Sequence[str], *, keeps_states: bool) -> GeneratedClips:
     """Return clips of the teacher, made now where they are not there yet."""
     return GeneratedClips(config, world, prompts, purpose="teacher's clips", keeps_states=keeps_states)
+
+
+def given_clips(
+    config: AsdConfig, world: World, path: Path, *, field: str, num_frames: int | None = None
+) -> EncodedClips:
+    """Return clips from files, of the sampling size or of another length; none is encoded yet.
+
+    Raises:
+        DataError: The list or a clip is missing, cannot be read, or has another size.
+    """
+    size = config.sampling if num_frames is None else replace(config.sampling, num_frames=num_frames)
+    files = ClipFiles.find(path, size, world.backbone.spec, field=field)
+    return EncodedClips(files, world, config.output_dir / "latents")
+
+
+def open_continuation(
+    config: AsdConfig, world: World, student: Student, files: dict[str, str | None]
+) -> Continuation | None:
+    """Return the loss on longer clips, and note their hash in `files`; None where the run has none.
+
+    Raises:
+        DataError: As `given_clips`.
+    """
+    settings = config.continuation
+    if settings is None:
+        return None
+    clips = given_clips(config, world, settings.clips, field="continuation.clips", num_frames=settings.num_frames)
+    files["continuation.clips"] = clips.sha256
+    return Continuation(config, world, student, clips)
 
 
 def files_of(config: AsdConfig, world: World) -> dict[str, str | None]:

@@ -24,10 +24,18 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from rlhf_video.algorithms.asd_config import AsdConfig
-from rlhf_video.algorithms.asd_setup import files_of, generated_clips, load_suites, open_student, open_world
+from rlhf_video.algorithms.asd_setup import (
+    files_of,
+    generated_clips,
+    load_suites,
+    open_continuation,
+    open_student,
+    open_world,
+)
 from rlhf_video.algorithms.asd_student import Student
 from rlhf_video.algorithms.asd_watch import StepsMeasure, story
 from rlhf_video.algorithms.config_sections import may_change
+from rlhf_video.algorithms.continuation import Continuation
 from rlhf_video.algorithms.generated_clips import GeneratedClips
 from rlhf_video.algorithms.learner import Learner, StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
@@ -77,11 +85,13 @@ def train(config: AsdConfig, *, accelerator: Accelerator, resume: bool = False) 
     prompts = [prompt for prompt in world.suites.train.prompts for _ in range(config.warmup.clips_per_prompt)]
     clips = generated_clips(config, world, prompts, keeps_states=config.warmup.kind == "trajectory")
     student, learner = open_student(config, world)
+    files = files_of(config, world)
+    continuation = open_continuation(config, world, student, files)
     measure = StepsMeasure(config, world, student)
-    watch = Watch(world, learner, run, measure, files=files_of(config, world))
+    watch = Watch(world, learner, run, measure, files=files)
     for step in range(watch.restore_or_start(), config.num_steps):
         started = time.perf_counter()
-        metrics = train_step(config, world, student, learner, clips, step=step)
+        metrics = train_step(config, world, student, learner, clips, continuation, step=step)
         metrics |= {"time/step_s": time.perf_counter() - started, "memory/peak_gib": peak_memory(run.device) / 2**30}
         run.log(metrics, step=step)
         logger.info("Step %d/%d: velocity error %.4f", step + 1, config.num_steps, metrics["loss/warmup"])
@@ -98,12 +108,21 @@ def train(config: AsdConfig, *, accelerator: Accelerator, resume: bool = False) 
 
 
 def train_step(
-    config: AsdConfig, world: World, student: Student, learner: Learner, clips: GeneratedClips, *, step: int
+    config: AsdConfig,
+    world: World,
+    student: Student,
+    learner: Learner,
+    clips: GeneratedClips,
+    continuation: Continuation | None = None,
+    *,
+    step: int,
 ) -> dict[str, float]:
     """Take one optimiser step on the global batch; return its metrics, means over all processes."""
     distribution, metrics, count = learner.distribution, StepMetrics(), config.batch.global_clips
     order = deck_batch(len(clips), count, step=step, seed=config.seed, name="clip order")
     share = list(distribution.shard_indices(count))
+    if continuation is not None:
+        continuation.backward(distribution, metrics, step=step)
     micro_batches = config.batch.micro_batches(share)
     for number, places in enumerate(micro_batches):
         indices = [order[place] for place in places]

@@ -162,10 +162,11 @@ def find_clips(config: SftConfig, spec: BackboneSpec) -> tuple[ClipFiles, ClipFi
         ConfigError: The sampling size does not fit the model.
     """
     assert config.data.train is not None
-    train = ClipFiles.find(config.data.train, config, spec, field="data.train")
+    size, mixed = config.sampling, config.batch.token_budget is not None
+    train = ClipFiles.find(config.data.train, size, spec, field="data.train", mixed=mixed)
     if config.data.validation is None:
         return train, None
-    return train, ClipFiles.find(config.data.validation, config, spec, field="data.validation")
+    return train, ClipFiles.find(config.data.validation, size, spec, field="data.validation", mixed=mixed)
 
 
 def open_clips(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlhf_video.algorithms.clip_latents import ClipLatents
 from rlhf_video.algorithms.clip_maker import clip_shape, video_shape
+from rlhf_video.algorithms.config_sections import SamplingConfig
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.world import World
 from rlhf_video.attention import Grid
@@ -29,14 +30,17 @@ class ClipFiles:
     sizes: tuple[ClipSize, ...]
 
     @classmethod
-    def find(cls, path: Path, config: SftConfig, spec: BackboneSpec, *, field: str) -> "ClipFiles":
+    def find(
+        cls, path: Path, sampling: SamplingConfig, spec: BackboneSpec, *, field: str, mixed: bool = False
+    ) -> "ClipFiles":
         """Read a list and the size of each of its clips; no model is needed and no picture is decoded.
 
         Args:
             path: As `read_clip_list` takes it.
-            config: Whether clips may have any size the model takes (`batch.token_budget`), or the sampling size alone.
+            sampling: Size of the clips.
             spec: The model's strides.
             field: Config field that names the list, for messages.
+            mixed: Whether clips may have any size the model takes, in place of the sampling size alone.
 
         Raises:
             DataError: The list does not fit, or clips are missing, cannot be decoded or do not fit in size; all of
@@ -51,19 +55,18 @@ class ClipFiles:
                 "again, or take them off the list."
             )
         files = cls(field, clips, _sizes(clips, field))
-        spec.latent_shape(clip_shape(config.sampling, 1))
-        if config.batch.token_budget is None:
-            files._check_equal(config)
-        else:
+        spec.latent_shape(clip_shape(sampling, 1))
+        if mixed:
             files._check_strides(spec)
+        else:
+            files._check_equal(sampling)
         return files
 
     def grids(self, spec: BackboneSpec) -> list[Grid]:
         """Return the transformer's tokens of each clip along frames, height and width."""
         return [spec.token_grid(video_shape(size)) for size in self.sizes]
 
-    def _check_equal(self, config: SftConfig) -> None:
-        size = config.sampling
+    def _check_equal(self, size: SamplingConfig) -> None:
         wanted = ClipSize(size.num_frames, size.height, size.width)
         self._refuse(
             (

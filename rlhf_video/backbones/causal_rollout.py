@@ -173,6 +173,44 @@ class _Rollout:
         self.count.frames += self.caches.calls * clean.shape[2]
 
 
+class ForcedRollout:
+    """A roll-out whose chunks are handed in from outside, for losses on given clips.
+
+    Positions, window and sink are those of inference, at any length; the cache is detached.
+    """
+
+    def __init__(self, backbone: WanBackbone, latents: Tensor, cond: Conditioning) -> None:
+        """Start with an empty past.
+
+        Args:
+            backbone: Causal, in the role that is trained.
+            latents: The whole clip, shape (B, C, Fl, Hl, Wl); its size counts alone.
+            cond: Encoded prompts.
+        """
+        self._side = _Side(backbone, backbone.latent_grid(latents), cond, cache_text=False)
+
+    def velocity(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        """Return the velocity of the next chunk, with gradient.
+
+        Args:
+            noised: Shape (B, C, chunk, Hl, Wl).
+            sigma: Noise level of each clip, shape (B,).
+        """
+        return self._side.velocity(noised, sigma, record=False)
+
+    @torch.no_grad()
+    def remember(self, chunk: Tensor, level: float, *, next_chunk: int) -> None:
+        """Make a chunk part of the past.
+
+        Args:
+            chunk: Shape (B, C, chunk, Hl, Wl), as noisy as `level` says.
+            level: Noise level at which it is read.
+            next_chunk: Frames of the chunk after it.
+        """
+        self._side.velocity(chunk, torch.tensor(level, device=chunk.device), record=True)
+        self._side.remember(next_chunk)
+
+
 class _Caches:
     """The model on what a roll-out remembers: one cache, or under guidance one for each of the two prompts."""
 

@@ -14,7 +14,8 @@ from rlhf_video.algorithms.asd_setup import AsdParts, open_parts, open_world
 from rlhf_video.algorithms.learner import StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
 from rlhf_video.backbones.causal_recipe import CausalRecipe
-from rlhf_video.errors import AdapterError, ConfigError
+from rlhf_video.data import write_lossless
+from rlhf_video.errors import AdapterError, ConfigError, DataError
 from rlhf_video.lora import adapter_state, read_adapter_metadata
 from rlhf_video.lora.roles import FAKE
 from rlhf_video.runtime import Distribution, create_accelerator, read_metrics
@@ -67,6 +68,18 @@ def open_tiny(recipe: Recipe, folder: Path, **changes: object) -> tuple[AsdConfi
     return config, open_parts(config, open_world(config, Distribution(create_accelerator())))
 
 
+def given_clips(folder: Path, *, num_frames: int) -> str:
+    """Write four clips that get brighter, and their list; return its path."""
+    rising = torch.linspace(0.2, 0.8, num_frames).view(-1, 1, 1, 1)
+    lines = []
+    for number, colour in enumerate(("red", "blue", "teal", "gray")):
+        noise = torch.rand(num_frames, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+        write_lossless(folder / f"{number}.mkv", rising + 0.2 * noise, 8)
+        lines.append(json.dumps({"file": f"{number}.mkv", "prompt": f"a {colour} circle, brighter and brighter"}))
+    (folder / "clips.jsonl").write_text("\n".join(lines) + "\n")
+    return str(folder / "clips.jsonl")
+
+
 def test_a_run_trains_and_reports_every_number_of_steps(distil: Recipe, tmp_path: Path) -> None:
     outcome = run(distil, tmp_path / "a")
     assert is_trained(adapter_of(tmp_path / "a"))
@@ -94,9 +107,12 @@ def test_weight_zero_is_plain_self_forcing_bit_for_bit(distil: Recipe, tmp_path:
     assert adapter_distance(tmp_path / "off", tmp_path / "on") > 0.0
 
 
-@pytest.mark.parametrize("real", ["student", "teacher"])
+@pytest.mark.parametrize("real", ["student", "teacher", "data"])
 def test_resumed_equals_straight(distil: Recipe, tmp_path: Path, real: str) -> None:
     distil["adversarial"]["real"] = real
+    if real == "data":
+        distil["adversarial"]["clips"] = given_clips(tmp_path / "clips", num_frames=9)
+        distil["continuation"] = {"clips": given_clips(tmp_path / "long", num_frames=17), "num_frames": 17}
     run(distil, tmp_path / "straight")
     run(distil, tmp_path / "stopped", num_steps=1, validation__every=2)
     run(distil, tmp_path / "stopped", resume=True)
@@ -195,6 +211,47 @@ def test_warm_up_learns_and_starts_a_distillation(distil: Recipe, tmp_path: Path
     assert is_trained(adapter_of(tmp_path / "next"))
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_a_warm_up_learns_to_go_on(distil: Recipe, tmp_path: Path, window: int | None) -> None:
+    distil["causal"] |= {"window_frames": window, "sink_frames": 0 if window is None else 1}
+    distil["sampling"] |= {"num_frames": 5}
+    long = {"clips": given_clips(tmp_path / "clips", num_frames=17), "num_frames": 17}
+    changes: Recipe = {"warmup": {}, "continuation": long, "num_steps": 30, "validation__every": 30}
+    optim = {"learning_rate": 0.02, "max_grad_norm": 1.0, "beta1": 0.9}
+    run(distil, tmp_path / "a", optim=optim, **changes)
+    losses = [line["loss/continuation"] for line in read_metrics(tmp_path / "a") if "loss/continuation" in line]
+    assert sum(losses[-5:]) < sum(losses[:5])  # type: ignore[arg-type]
+
+
+def test_going_on_is_the_same_in_pieces_and_recomputed(distil: Recipe, tmp_path: Path) -> None:
+    distil["continuation"] = {"clips": given_clips(tmp_path / "clips", num_frames=17), "num_frames": 17}
+    distil["num_steps"] = 1
+    run(distil, tmp_path / "one")
+    run(distil, tmp_path / "pieces", batch__accumulation=2)
+    run(distil, tmp_path / "recomputed", gradient_checkpointing=True)
+    run(distil, tmp_path / "without", continuation=None)
+    assert adapter_distance(tmp_path / "one", tmp_path / "pieces") < 1e-5
+    assert adapter_distance(tmp_path / "one", tmp_path / "recomputed") < 1e-5
+    assert adapter_distance(tmp_path / "one", tmp_path / "without") > 1e-4
+
+
+def test_only_what_lies_beyond_the_run_is_learned_from_longer_clips(distil: Recipe, tmp_path: Path) -> None:
+    distil["continuation"] = {"clips": given_clips(tmp_path / "clips", num_frames=17), "num_frames": 17}
+    _, parts = open_tiny(distil, tmp_path / "a")
+    assert parts.continuation is not None
+    calls = []
+
+    def count(_: object, __: object, output: torch.Tensor | tuple[torch.Tensor]) -> None:
+        calls.append(torch.is_grad_enabled())
+
+    (transformer,) = parts.backbone.transformers.values()
+    transformer.register_forward_hook(count)
+    errors = parts.continuation.errors([0, 1], [0, 1], step=0)
+    assert errors.shape == (2,)
+    # five chunks of one frame: three are the run's own, two are learned, and all but the last are read into the cache
+    assert (calls.count(True), calls.count(False)) == (2, 4)
+
+
 def test_an_adapter_of_a_larger_rank_is_refused(distil: Recipe, tmp_path: Path) -> None:
     start = run(distil, tmp_path / "start", num_steps=1)
     with pytest.raises(AdapterError, match=r"rank 4 does not fit lora.rank=2"):
@@ -216,9 +273,14 @@ def test_an_adapter_of_a_larger_rank_is_refused(distil: Recipe, tmp_path: Path) 
         ({"reward": {"weight": 1.0, "terms": [{"name": "brightness"}]}}, "lack normalisation"),
         ({"adversarial__discriminator__blocks": [9]}, "this model has blocks"),
         ({"init": "nowhere"}, "nowhere"),
+        ({"adversarial__real": "data"}, r"adversarial\.clips goes with"),
+        ({"adversarial__clips": "c.jsonl"}, r"adversarial\.clips goes with"),
+        ({"continuation": {"clips": "c.jsonl", "num_frames": 9}}, r"must exceed sampling\.num_frames=9"),
+        ({"continuation": {"clips": "nowhere.jsonl", "num_frames": 17}}, r"continuation\.clips.*nowhere\.jsonl"),
+        ({"continuation": {"clips": "c", "num_frames": 17, "own_past_share": 1.5}}, r"lie in \[0, 1\]"),
     ],
 )
 def test_mistakes_are_errors_before_training(distil: Recipe, tmp_path: Path, changes: Recipe, message: str) -> None:
-    with pytest.raises((ConfigError, AdapterError), match=message):
+    with pytest.raises((ConfigError, AdapterError, DataError), match=message):
         run(distil, tmp_path / "a", **changes)
     assert not list((tmp_path / "a").glob("checkpoints/*"))

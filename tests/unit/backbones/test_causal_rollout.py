@@ -13,7 +13,7 @@ from rlhf_video.attention import AttentionPlan, Band, Full, Grid, Local, Tile
 from rlhf_video.attention.causal import CausalContext, Recorder
 from rlhf_video.attention.causal_layout import CausalLayout, token_mask
 from rlhf_video.backbones import Conditioning, VideoBackbone, VideoShape, load_backbone
-from rlhf_video.backbones.causal_rollout import CallCount, RolloutConfig, roll_out
+from rlhf_video.backbones.causal_rollout import CallCount, ForcedRollout, RolloutConfig, roll_out
 from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.step_plan import StepPlan
@@ -158,6 +158,26 @@ def test_teacher_forcing_is_the_roll_out_on_the_clean_history(
     for frames, context in _contexts(backbone, clean, torch.zeros_like(sigma), cond):
         rolled = backbone.velocity(noise[:, :, frames], sigma[:, frames], cond, context=context)
         torch.testing.assert_close(forced[:, :, frames], rolled, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_forced_roll_out_is_teacher_forcing_with_gradient(
+    backbone: WanBackbone, noise: Tensor, cond: Conditioning, layout: CausalLayout
+) -> None:
+    _with_adapter(backbone)
+    backbone.enable_causal(layout)
+    clean = _noise(backbone, seed=4)
+    both, levels = torch.cat([clean, noise], 2), torch.tensor([0.0] * FRAMES + [0.7] * FRAMES).expand(2, -1)
+    with torch.no_grad():
+        expected = backbone.velocity(both, levels, cond, context=backbone.teacher_forcing(GRID))[:, :, FRAMES:]
+    rollout, chunks = ForcedRollout(backbone, clean, cond), layout.chunks(FRAMES)
+    for number, frames in enumerate(chunks):
+        velocity = rollout.velocity(noise[:, :, frames], torch.full((2,), 0.7))
+        assert velocity.requires_grad
+        torch.testing.assert_close(velocity.detach(), expected[:, :, frames], rtol=0, atol=1e-5)
+        if number + 1 < len(chunks):
+            following = chunks[number + 1]
+            rollout.remember(clean[:, :, frames], 0.0, next_chunk=following.stop - following.start)
 
 
 @torch.no_grad()
