@@ -44,8 +44,8 @@ class Interval:
         return Interval(self.mean * factor, self.low * factor, self.high * factor, self.num_items, self.num_clusters)
 
     def __str__(self) -> str:
-        """Write "+0.120 [+0.050, +0.190]"."""
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        """Write "+0.120 [+0.050, +0.190]"; what rounds to zero has no minus."""
+        return f"{self.mean:+z.3f} [{self.low:+z.3f}, {self.high:+z.3f}]"
 
 
 def paired_bootstrap(

@@ -71,6 +71,7 @@ def test_clusters_of_unequal_size_weigh_every_clip_alike() -> None:
 def test_scaled_interval_is_in_the_other_unit() -> None:
     assert Interval(0.1, 0.0, 0.2, 9, 3).scaled(100.0) == Interval(10.0, 0.0, 20.0, 9, 3)
     assert str(Interval(0.1, 0.0, 0.2, 9, 3)) == "+0.100 [+0.000, +0.200]"
+    assert str(Interval(-1e-17, -0.1, 0.1, 9, 3)) == "+0.000 [-0.100, +0.100]"
 
 
 @pytest.mark.parametrize(
