@@ -79,7 +79,7 @@ def _name(num_steps: int) -> str:
 def story(config: AsdConfig, world: World, measure: StepsMeasure) -> Story:
     """Return what tells a distillation from other methods on cards and reports."""
     views = score_views
-    steps, adversarial = config.steps, config.adversarial
+    steps = config.steps
     further = tuple(
         FurtherComparison(
             title=f"Teacher against {name}",
@@ -90,19 +90,22 @@ def story(config: AsdConfig, world: World, measure: StepsMeasure) -> Story:
         )
         for name, comparison in measure.comparisons.items()
     )
-    suite = world.suites.train
-    method = "adversarial self-distillation (arXiv:2511.01419)" if adversarial.weight else "self-forcing"
+    method, sentence = _method(config)
     return Story(
-        method="asd" if adversarial.weight else "self_forcing",
-        title="Causal few-step distillation",
-        sentence=f"{method} with distribution matching (arXiv:2311.18828, arXiv:2506.08009), {list(steps.trained)} "
-        f"steps, chunks of {config.causal.chunk_frames} latent frames",
-        data=f"no clips: {len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]})",
+        method=method,
+        title="Causal warm-up" if config.warmup is not None else "Causal few-step distillation",
+        sentence=f"{sentence}, {list(steps.trained)} steps, chunks of {config.causal.chunk_frames} latent frames",
+        data=_data(config, world),
         curves=(
             CurveView(
                 title="Student's losses",
                 y_label="loss",
-                metrics={"matching": "loss/matching", "adversarial": "loss/adversarial"},
+                metrics={
+                    "matching": "loss/matching",
+                    "adversarial": "loss/adversarial",
+                    "warm-up": "loss/warmup",
+                    "continuation": "loss/continuation",
+                },
             ),
             CurveView(
                 title="Critics' losses",
@@ -122,7 +125,32 @@ def story(config: AsdConfig, world: World, measure: StepsMeasure) -> Story:
         sides=("teacher", _name(steps.validated)),
         notes=(
             f"The teacher is the base, {config.sampling.num_steps} steps with guidance {config.sampling.guidance:g}.",
+            *(() if config.init is None else (f"The student started from the adapter `{config.init}`.",)),
         ),
         further=further,
         card={"steps": {name: comparison.to_json() for name, comparison in measure.comparisons.items()}},
     )
+
+
+def _method(config: AsdConfig) -> tuple[str, str]:
+    """Return the run's method as a name and as a phrase with its papers."""
+    if config.warmup is not None:
+        kind = "the teacher's sampling paths" if config.warmup.kind == "trajectory" else "teacher forcing"
+        return "causal_warmup", f"causal warm-up on {kind} (arXiv:2412.07772)"
+    matching = "distribution matching (arXiv:2311.18828, arXiv:2506.08009)"
+    if not config.adversarial.weight:
+        return "self_forcing", f"self-forcing with {matching}"
+    real = {"student": "its own samples of more steps", "teacher": "the teacher's clips", "data": "given clips"}
+    against = real[config.adversarial.real]
+    return "asd", f"adversarial self-distillation (arXiv:2511.01419) against {against}, with {matching}"
+
+
+def _data(config: AsdConfig, world: World) -> str:
+    """Return what the run learned from: prompts, and clips where there were any."""
+    suite, clips = world.suites.train, []
+    if config.continuation is not None:
+        clips.append(f"clips of {config.continuation.num_frames} frames ({config.continuation.clips})")
+    if config.adversarial.weight and config.adversarial.clips is not None:
+        clips.append(f"clips of {config.sampling.num_frames} frames ({config.adversarial.clips})")
+    prompts = f"{len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]})"
+    return ", ".join([prompts, *clips]) if clips else f"no clips: {prompts}"

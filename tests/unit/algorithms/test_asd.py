@@ -219,6 +219,11 @@ def test_a_warm_up_learns_to_go_on(distil: Recipe, tmp_path: Path, window: int |
     changes: Recipe = {"warmup": {}, "continuation": long, "num_steps": 30, "validation__every": 30}
     optim = {"learning_rate": 0.02, "max_grad_norm": 1.0, "beta1": 0.9}
     run(distil, tmp_path / "a", optim=optim, **changes)
+    card = (tmp_path / "a" / "adapter" / "README.md").read_text()
+    assert json.loads((tmp_path / "a" / "card.json").read_text())["method"] == "causal_warmup"
+    assert "causal warm-up" in card
+    assert "clips of 17 frames" in card
+    assert "no clips" not in card
     losses = [line["loss/continuation"] for line in read_metrics(tmp_path / "a") if "loss/continuation" in line]
     assert sum(losses[-5:]) < sum(losses[:5])  # type: ignore[arg-type]
 
