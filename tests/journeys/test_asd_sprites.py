@@ -1,7 +1,7 @@
 """The shipped recipe of distillation keeps the teacher's share of right clips in a few causal steps.
 
-The full journey is the README's run, on unseen prompts. The short one takes 40 of the 200 optimiser steps and measures
-on the validation prompts.
+The full journey is the README's run, against rendered clips, on unseen prompts. The short one takes 40 of the default
+recipe's 200 optimiser steps and measures on the validation prompts.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from rlhf_video.sprites.clips import write_clips
 from rlhf_video.validation import Comparison
 
 RIGHT = "judge/all"
-KEPT = {"4 steps": 0.90, "2 steps, first chunk 4": 0.90, "1 step, first chunk 4": 0.80}
-"""Number of steps -> least share of the teacher's right clips that the student keeps; the README has 94%, 94%, 91%."""
+KEPT = {"4 steps": 0.90, "2 steps, first chunk 4": 0.90, "1 step, first chunk 4": 0.85}
+"""Number of steps -> least share of the teacher's right clips that the student keeps; the README has more."""
 
 
 def shares(card: dict[str, Any], name: str) -> tuple[float, float]:
@@ -27,7 +28,9 @@ def shares(card: dict[str, Any], name: str) -> tuple[float, float]:
 def test_few_causal_steps_keep_what_the_teacher_gets_right(
     train: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    card = train("train_asd.py", tmp_path / "run")
+    clips = write_clips(tmp_path / "clips", "train", 400)
+    config = "configs/asd/sprite-data.yaml"
+    card = train("train_asd.py", tmp_path / "run", "--config", config, f"adversarial.clips={clips}")
     assert card["measured_on"] == "unseen test prompts"
     assert card["num_pairs"] >= 120
     for name, kept in KEPT.items():
