@@ -12,8 +12,8 @@ from safetensors import safe_open
 ADAPTERS = sorted(path.parent for path in Path("adapters").glob("*/pytorch_lora_weights.safetensors"))
 
 COMMANDS = {
-    "sprite-wan-asd": "`python rlhf_video/train_asd.py`",
-    "sprite-wan-causal-warmup": "train_asd.py --config configs/asd/sprite-warmup.yaml",
+    "sprite-wan-asd": "train_asd.py --config configs/asd/sprite-data.yaml",
+    "sprite-wan-causal-warmup": "train_asd.py --config configs/asd/sprite-long.yaml",
     "sprite-wan-dpo": "`python rlhf_video/train_dpo.py`",
     "sprite-wan-reward-bp": "train_reward_bp.py",
     "sprite-wan-window-recovery": "train_sft.py --config configs/sft/sprite-recovery.yaml",
