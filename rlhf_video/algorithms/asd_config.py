@@ -176,7 +176,8 @@ class AdversarialConfig:
     """What the n-step sample is told apart from: the student's own n+1 steps (ASD), clips of the teacher, or given
     clips (One-Forcing, FastGen), for every n."""
     clips: Path | None = None
-    """The given clips of real=data: manifest.json, or a .jsonl file; they have the sampling size."""
+    """The given clips of real=data: manifest.json, or a .jsonl file; they have the sampling size, and the run
+    samples their prompts in place of prompts.train."""
     features: Literal["teacher", "fake"] = "teacher"
     """Whose hidden states the discriminator reads; the frozen teacher's do not move under it."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)

@@ -147,10 +147,12 @@ def _method(config: AsdConfig) -> tuple[str, str]:
 
 def _data(config: AsdConfig, world: World) -> str:
     """Return what the run learned from: prompts, and clips where there were any."""
-    suite, clips = world.suites.train, []
-    if config.continuation is not None:
-        clips.append(f"clips of {config.continuation.num_frames} frames ({config.continuation.clips})")
-    if config.adversarial.weight and config.adversarial.clips is not None:
-        clips.append(f"clips of {config.sampling.num_frames} frames ({config.adversarial.clips})")
-    prompts = f"{len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]})"
-    return ", ".join([prompts, *clips]) if clips else f"no clips: {prompts}"
+    suite, adversarial, long = world.suites.train, config.adversarial, config.continuation
+    parts = [f"{len(suite)} prompts of {suite.name} (sha256 {suite.sha256[:12]})"]
+    if config.warmup is None and adversarial.weight and adversarial.clips is not None:
+        parts = [f"clips of {config.sampling.num_frames} frames with their prompts ({adversarial.clips})"]
+    elif long is None:
+        parts.insert(0, "no clips")
+    if long is not None:
+        parts.append(f"clips of {long.num_frames} frames ({long.clips})")
+    return ", ".join(parts)
