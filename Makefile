@@ -15,6 +15,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest
+# A process for each core, at most four: each runs on one thread (tests/conftest.py) and takes up to 2 GB.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 # accelerate starts a process on one thread unless it is told otherwise.
 CPU_THREADS ?= 2
 LAUNCH := $(BIN)/accelerate launch --quiet --config_file configs/accelerate/single.yaml --num_cpu_threads_per_process $(CPU_THREADS)
@@ -48,7 +50,7 @@ quickstart: install ## Train the built-in model by reward backpropagation, or go
 	$(LAUNCH) rlhf_video/train_reward_bp.py --resume
 
 test: install-dev ## Unit, property and CPU parity tests (minutes)
-	$(PYTEST) -m "not slow and not journey" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not journey" $(PARALLEL) $(PYTEST_ARGS)
 
 slow: install-dev ## Tests that start processes or take longer
 	$(PYTEST) -m "slow and not journey" --timeout 900 $(PYTEST_ARGS)

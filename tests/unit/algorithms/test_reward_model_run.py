@@ -188,14 +188,15 @@ def test_passes_of_bounded_memory_change_nothing(
     assert distance(whole, passes) < (1e-3 if precision == "float32" else 5e-2)
 
 
-def test_the_card_says_what_was_done_and_measured(world: Path, tmp_path: Path) -> None:
+def test_the_card_says_what_was_done_and_measured(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["rlhf_video/train_reward_model.py", "--config", "the.yaml"])
     outcome = run(world, tmp_path / "run")
     text = (outcome.folder / "README.md").read_text()
     facts = json.loads((tmp_path / "run" / "card.json").read_text())
     result = outcome.judged["overall"]
     assert f"| {100 * result.accuracy.mean:.1f}% |" in " ".join(text.split())
     assert str(world / "pairs.jsonl") in text and facts["pairs"][str(world / "pairs.jsonl")] in text
-    assert "pytest" in facts["command"] and facts["command"] in text
+    assert facts["command"].endswith("rlhf_video/train_reward_model.py --config the.yaml") and facts["command"] in text
     assert (outcome.folder / "learning_curve.svg").read_text().startswith("<svg xmlns")
     assert facts["accuracy"]["overall"]["num_items"] == result.accuracy.num_items > 5
     assert facts["slopes"] == dict(outcome.slopes) and outcome.slopes["overall"] != 0
