@@ -22,8 +22,7 @@ from rlhf_video.algorithms.world import World, load_model
 from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.data import load_prompts
 from rlhf_video.errors import AdapterError, ConfigError
-from rlhf_video.lora import LoraConfig
-from rlhf_video.lora.files import adapter_sha256, read_adapter_folder
+from rlhf_video.lora.files import adapter_sha256, read_adapter_folder, trained_size
 from rlhf_video.lora.joining import AdapterWeights, embedded
 from rlhf_video.runtime import Distribution
 
@@ -211,5 +210,4 @@ def _read(folder: Path, config: AsdConfig) -> AdapterWeights:
             f"init: the adapter '{folder}' was trained on '{metadata['base']}', this run's backbone is "
             f"'{config.backbone}': take an adapter of this base."
         )
-    lora = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
-    return AdapterWeights(state, lora)
+    return AdapterWeights(state, trained_size(metadata))

@@ -22,7 +22,7 @@ from rlhf_video.backbones import VideoBackbone
 from rlhf_video.data import PromptSuite, load_prompts
 from rlhf_video.errors import AdapterError, DataError
 from rlhf_video.lora import FrozenAdapter, LoraConfig, recorded_attention
-from rlhf_video.lora.files import adapter_sha256, read_adapter_folder
+from rlhf_video.lora.files import adapter_sha256, read_adapter_folder, trained_size
 from rlhf_video.lora.joining import AdapterWeights, embedded, joined, merge_into_base
 from rlhf_video.runtime import Distribution
 
@@ -240,8 +240,8 @@ def _read(folder: Path, config: DpoConfig) -> _GivenAdapter:
             f"The adapter '{folder}' was trained on '{base}', this run's backbone is '{config.backbone}': take an "
             "adapter of this base, or the adapter's base."
         )
-    lora = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
-    return _GivenAdapter(AdapterWeights(state, lora), recorded_attention(metadata), adapter_sha256(folder))
+    weights = AdapterWeights(state, trained_size(metadata))
+    return _GivenAdapter(weights, recorded_attention(metadata), adapter_sha256(folder))
 
 
 def _short(name: str) -> str:

@@ -29,7 +29,8 @@ from rlhf_video.diffusion.samplers import sample
 from rlhf_video.diffusion.sigmas import flow_sigmas
 from rlhf_video.errors import ConfigError, DataError
 from rlhf_video.lora import adapter_scale, load_adapter, read_adapter_metadata, recorded_attention
-from rlhf_video.lora.files import adapter_sha256
+from rlhf_video.lora.files import AttentionRule, adapter_sha256
+from rlhf_video.lora.joining import merge_adapter
 from rlhf_video.settings import changed_fields
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def describe(config: GenerateConfig) -> str:
         (
             f"backbone      {config.backbone} ({backbone.spec.model_class}, {parameters / 1e6:.1f} M parameters, "
             f"{parameters * size / 2**30:.2f} GiB in {config.precision})",
-            f"adapter       {config.adapter or 'none'} (strength {config.adapter_scale:g})",
+            f"adapter       {config.adapter or 'none'} (strength {config.adapter_scale:g}"
+            f"{', merged' if config.merge_adapter else ''})",
             f"clips         {len(suite)} prompts x {config.clips_per_prompt}, {config.num_frames} frames of "
             f"{config.height} x {config.width}",
             f"latents       {latents}",
@@ -157,7 +159,11 @@ def load_generator(config: GenerateConfig, plan: AttentionPlan | None) -> VideoB
     backbone = load_backbone(config.backbone, device=device, dtype=dtype, text_length=config.text_length)
     backbone.apply_attention(plan, backend="auto" if config.attention is None else config.attention.backend)
     if config.adapter is not None:
-        load_adapter(backbone, config.adapter, attention="check" if config.attention is None else "ignore")
+        rule: AttentionRule = "check" if config.attention is None else "ignore"
+        if config.merge_adapter:
+            merge_adapter(backbone, config.adapter, strength=config.adapter_scale, attention=rule)
+        else:
+            load_adapter(backbone, config.adapter, attention=rule)
     if config.vae_tiling:
         backbone.enable_tiling()
     return backbone
@@ -209,6 +215,7 @@ def _facts(
         "adapter": str(adapter) if adapter is not None else None,
         "adapter_sha256": adapter_sha256(adapter) if adapter is not None else None,
         "adapter_scale": config.adapter_scale if adapter is not None else None,
+        "merge_adapter": config.merge_adapter and adapter is not None,
         "attention_plan": plan.to_json() if plan is not None else None,
         "causal": recipe.to_json() if recipe is not None else None,
         "stream": config.stream,
@@ -240,7 +247,12 @@ def _verified(manifest: Path, facts: dict[str, Any], clips: list[_Clip]) -> dict
     if not manifest.is_file():
         return {}
     try:
-        older = {"attention_plan": None, "causal": None, "stream": False}  # what manifests did not say once
+        older = {
+            "attention_plan": None,
+            "causal": None,
+            "stream": False,
+            "merge_adapter": False,
+        }  # what manifests did not say once
         recorded = {**older, **json.loads(manifest.read_text())}
         entries = {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -138,10 +138,14 @@ def load_adapter(backbone: Plannable, folder: str | Path, *, attention: Attentio
     state, metadata = read_adapter_folder(folder)
     check_bare(backbone)  # before the plan changes: the adapter that is there would run under the wrong one
     backbone.match_attention(recorded_attention(metadata), attention)
-    config = LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
-    attach(backbone, config, seed=0)
+    attach(backbone, trained_size(metadata), seed=0)
     load_adapter_state(backbone, state)
     return metadata
+
+
+def trained_size(metadata: Mapping[str, Any]) -> LoraConfig:
+    """Return rank, alpha and targets of an adapter from its metadata."""
+    return LoraConfig(rank=int(metadata["rank"]), alpha=float(metadata["alpha"]), targets=tuple(metadata["targets"]))
 
 
 def read_adapter_folder(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

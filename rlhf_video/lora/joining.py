@@ -6,13 +6,15 @@ further columns of B are zero, and the sum of two is their A below and their B b
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rlhf_video.errors import AdapterError
 from rlhf_video.lora.adapter import Adaptable, LoraConfig, check_bare
+from rlhf_video.lora.files import AttentionRule, Plannable, read_adapter_folder, recorded_attention, trained_size
 
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
@@ -70,12 +72,13 @@ def embedded(small: AdapterWeights, fresh: Mapping[str, Tensor], config: LoraCon
 
 
 @torch.no_grad()
-def merge_into_base(backbone: Adaptable, adapter: AdapterWeights) -> None:
+def merge_into_base(backbone: Adaptable, adapter: AdapterWeights, *, strength: float = 1.0) -> None:
     """Add an adapter's update to the model's own weights, computed in float32.
 
     Args:
         backbone: The model, without an adapter.
         adapter: What to add.
+        strength: Factor on the update.
 
     Raises:
         AdapterError: The model has an adapter, or a layer is missing or of another size; nothing is changed then.
@@ -89,13 +92,37 @@ def merge_into_base(backbone: Adaptable, adapter: AdapterWeights) -> None:
     }
     updates = {}
     for layer in adapter.layers:
-        update = adapter.scale * (adapter.state[layer + _UP].float() @ adapter.state[layer + _DOWN].float())
+        update = strength * adapter.scale * (adapter.state[layer + _UP].float() @ adapter.state[layer + _DOWN].float())
         if layer not in modules or modules[layer].weight.shape != update.shape:
             raise AdapterError(f"The model has no layer {layer} of shape {tuple(update.shape)}: it is another base.")
         updates[layer] = update
     for layer, update in updates.items():
         weight = cast(nn.Parameter, modules[layer].weight)
         weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+
+
+def merge_adapter(
+    backbone: Plannable, folder: str | Path, *, strength: float = 1.0, attention: AttentionRule = "check"
+) -> dict[str, Any]:
+    """Add the adapter of a folder to the weights of a backbone that has none; it then runs without products of its own.
+
+    Args:
+        backbone: The base model.
+        folder: Adapter folder, or its main weight file.
+        strength: Factor on the update; it cannot be changed afterwards.
+        attention: As in `load_adapter`.
+
+    Returns:
+        The adapter's metadata.
+
+    Raises:
+        AdapterError, ConfigError: As `load_adapter`.
+    """
+    state, metadata = read_adapter_folder(folder)
+    check_bare(backbone)  # before the plan changes: the adapter that is there would run under the wrong one
+    backbone.match_attention(recorded_attention(metadata), attention)
+    merge_into_base(backbone, AdapterWeights(state, trained_size(metadata)), strength=strength)
+    return metadata
 
 
 def joined(first: AdapterWeights, second: AdapterWeights) -> AdapterWeights:

@@ -13,11 +13,20 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
-from rlhf_video.algorithms.generate import MANIFEST, GenerateConfig, describe, generate
+from rlhf_video.algorithms.generate import MANIFEST, GenerateConfig, describe, generate, load_generator
+from rlhf_video.algorithms.generate_config import clip_shape
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.data import read_video, sha256_file, write_video
 from rlhf_video.errors import AdapterError, ConfigError, DataError
-from rlhf_video.lora import LoraConfig, adapter_parameters, adapter_state, attach, save_adapter
+from rlhf_video.lora import (
+    LoraConfig,
+    adapter_layers,
+    adapter_parameters,
+    adapter_scale,
+    adapter_state,
+    attach,
+    save_adapter,
+)
 from rlhf_video.testing import TINY_PROMPTS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "rlhf_video" / "generate.py"
@@ -137,6 +146,30 @@ def test_adapter_at_strength_zero_gives_the_bases_clips(
         hashes[name] = [clip["sha256"] for clip in recorded["clips"]]
     assert hashes["off"] == hashes["base"]
     assert not set(hashes["on"]) & set(hashes["base"])
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_a_merged_adapter_does_the_same_without_products_of_its_own(
+    config: GenerateConfig, make_tiny_wan: Callable[[], VideoBackbone], tmp_path: Path, strength: float
+) -> None:
+    adapter = _adapter(make_tiny_wan(), tmp_path / "adapter")
+    beside = replace(config, adapter=adapter, adapter_scale=strength)
+    merged = replace(beside, merge_adapter=True)
+    velocities = []
+    for each in (config, beside, merged):
+        backbone = load_generator(each, None)
+        assert bool(list(adapter_layers(backbone))) == (each is beside)
+        noise = backbone.noise(clip_shape(each, 1), [torch.Generator().manual_seed(0)])
+        cond = backbone.encode_prompts(TINY_PROMPTS[:1])
+        with torch.no_grad(), adapter_scale(backbone, strength):
+            velocities.append(backbone.velocity(noise, torch.tensor(0.7), cond))
+    torch.testing.assert_close(velocities[2], velocities[1], rtol=1e-5, atol=1e-5)
+    assert (velocities[2] - velocities[0]).abs().max() > 1e-2
+    assert f"strength {strength:g}, merged" in describe(merged)
+    assert ", merged" not in describe(beside)
+    assert json.loads(generate(beside).read_text())["merge_adapter"] is False
+    with pytest.raises(ConfigError, match="merge_adapter changed"):
+        generate(merged)
 
 
 def test_clips_of_other_settings_are_never_mixed(
