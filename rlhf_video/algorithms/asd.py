@@ -147,7 +147,7 @@ def update_student(config: AsdConfig, parts: AsdParts, draws: Draws, metrics: St
     for number, batch in enumerate(draws.batches):
         sample = draws.roll_out(batch, draws.num_steps, grad=True)
         collected = leaf(sample)
-        cond = parts.backbone.encode_prompts(batch.prompts)
+        cond = parts.backbone.encode_prompts(batch.prompts, config.sampling.negative_prompt)
         losses = {"matching": matching_terms(config, parts, draws, batch, collected, cond)}
         real = draws.real(batch)
         if parts.adversary is not None and real is not None:

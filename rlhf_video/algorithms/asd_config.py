@@ -41,7 +41,8 @@ class StepsConfig:
     schedule: StepSchedule = "skip"
     """skip: n levels spread over the whole range; prefix: the first n of the longest list (SF's random exit)."""
     exit: Literal["last", "random"] = "last"
-    """Which call of a chunk is trained: the last of n, or a random one, the same for all chunks and processes (SF)."""
+    """Which call of a chunk is trained: the last of n, or a random one, the same for all chunks and processes (SF). A
+    random one ends the chunk, the first one too: the sample is then not what n steps give."""
     validated: int = 2
     """Number of steps that validation and the guards look at."""
 
@@ -251,8 +252,8 @@ class AsdConfig:
     prompts: PromptsConfig
     """Prompt files; no clips are needed."""
     init: Path | None = None
-    """Adapter folder that the student starts from, of the same rank: a causal warm-up, or another stage. Null starts
-    from the base, which is not causal: only a warm-up should."""
+    """Adapter folder that the student starts from, of this rank or a smaller one: a causal warm-up, or another stage.
+    Null starts from the base, which is not causal: only a warm-up should."""
     causal: CausalLayout = field(default_factory=lambda: CausalLayout(chunk_frames=3))
     """Chunks, window and sink of the student, in latent frames."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -339,6 +340,11 @@ class AsdConfig:
     def _check_adversary(self) -> None:
         if self.adversarial.weight == 0 or self.adversarial.real != "student":
             return
+        if self.steps.exit == "random":
+            raise ConfigError(
+                "adversarial.real=student compares samples of n steps with those of more, and steps.exit=random ends "
+                "them earlier: set steps.exit=last."
+            )
         if len(self.steps.trained) == 1:
             raise ConfigError(
                 f"adversarial.real=student compares n with more steps, and steps.trained={list(self.steps.trained)} "

@@ -12,6 +12,7 @@ from rlhf_video.backbones import Conditioning
 from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.diffusion.adversarial import finite_difference_penalty, relativistic_discriminator_loss
 from rlhf_video.diffusion.flow import expand_sigma, interpolate, velocity_error, velocity_target
+from rlhf_video.errors import ConfigError
 from rlhf_video.lora import LoraConfig, adapter_state, attach, load_adapter_state
 from rlhf_video.lora.roles import FAKE, role
 from rlhf_video.runtime import Distribution
@@ -46,8 +47,12 @@ class FakeScore:
         return velocity_error(velocity, velocity_target(clean, noise))
 
     def step(self) -> Tensor:
-        """Finish an update after its backward passes; return the gradient norm before clipping."""
-        return self._distribution.finish_step(self.optimizer, self._config.optim.max_grad_norm)
+        """Finish an update after its backward passes; return the gradient norm before clipping.
+
+        Raises:
+            ConfigError: The gradient is not finite.
+        """
+        return _step(self._config, self._distribution, self.optimizer, "fake")
 
     def state(self) -> dict[str, Any]:
         """Return adapter and optimiser for a checkpoint."""
@@ -133,8 +138,12 @@ class Adversary:
         return losses
 
     def step(self) -> Tensor:
-        """Finish an update after its backward passes; return the gradient norm before clipping."""
-        return self._distribution.finish_step(self.optimizer, self._config.optim.max_grad_norm)
+        """Finish an update after its backward passes; return the gradient norm before clipping.
+
+        Raises:
+            ConfigError: The gradient is not finite.
+        """
+        return _step(self._config, self._distribution, self.optimizer, "adversarial")
 
     def state(self) -> dict[str, Any]:
         """Return heads and optimiser for a checkpoint."""
@@ -151,3 +160,14 @@ def _adamw(config: AsdConfig, parameters: Sequence[nn.Parameter], rate: float) -
     optim = config.optim
     betas = (optim.beta1, optim.beta2)
     return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=optim.epsilon, weight_decay=optim.weight_decay)
+
+
+def _step(config: AsdConfig, distribution: Distribution, optimizer: torch.optim.Optimizer, section: str) -> Tensor:
+    """Take a critic's step; one that is no number would silence the student's loss, so it ends the run."""
+    norm = distribution.finish_step(optimizer, config.optim.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise ConfigError(
+            f"The gradient of the critic '{section}' is {float(norm)}: lower {section}.learning_rate, and start in "
+            "another output_dir (the last checkpoint is intact)."
+        )
+    return norm

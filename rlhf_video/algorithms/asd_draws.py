@@ -88,7 +88,8 @@ class Draws:
     def levels(self, batch: Batch, name: str) -> Tensor:
         """Return a noise level for each clip: uniform, shifted, within the bounds of `matching`; shape (batch,)."""
         bounds = self._config.matching
-        free = [torch.rand((), generator=generator_for(self._config.seed, *self._names, name, p)) for p in batch.places]
+        names = (*self._names, name, "level")  # of its own: the noise of the same name would begin with this number
+        free = [torch.rand((), generator=generator_for(self._config.seed, *names, place)) for place in batch.places]
         shifted = shift_sigma(torch.stack(free), self._parts.world.shift)
         return shifted.clamp(bounds.min_sigma, bounds.max_sigma).to(self._parts.backbone.device)
 

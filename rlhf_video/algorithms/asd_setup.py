@@ -1,5 +1,6 @@
 """What distillation needs before its first step: prompts, scores, model, roles, and where the student starts."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,15 @@ from rlhf_video.algorithms.sft_data import ClipFiles, EncodedClips
 from rlhf_video.algorithms.suites import Suites, first_prompts
 from rlhf_video.algorithms.watch import Part
 from rlhf_video.algorithms.world import World, load_model
+from rlhf_video.backbones.causal_recipe import CausalRecipe
 from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.data import load_prompts
 from rlhf_video.errors import AdapterError, ConfigError
-from rlhf_video.lora.files import adapter_sha256, read_adapter_folder, trained_size
+from rlhf_video.lora.files import adapter_sha256, read_adapter_folder, recorded_attention, trained_size
 from rlhf_video.lora.joining import AdapterWeights, embedded
 from rlhf_video.runtime import Distribution
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,12 @@ def open_student(config: AsdConfig, world: World) -> tuple[Student, Learner]:
     learner = Learner(config, world.backbone, world.distribution)
     if config.init is not None:
         fresh = world.distribution.full_adapter_state(world.backbone)
-        learner.load_published(embedded(_read(config.init, config), fresh, config.lora))
+        learner.load_published(embedded(_read(config.init, config, world), fresh, config.lora))
     return student, learner
 
 
 def open_parts(config: AsdConfig, world: World) -> AsdParts:
-    """Attach every role; the student first, the critics as fresh adapters and heads.
+    """Attach every role; the student first, the critics as fresh adapters and heads. The teacher's clips come last.
 
     Raises:
         AdapterError: `init` does not fit.
@@ -133,26 +137,29 @@ def open_parts(config: AsdConfig, world: World) -> AsdParts:
     """
     assert isinstance(world.backbone, WanBackbone)
     files = files_of(config, world)
-    real_clips: GeneratedClips | EncodedClips | None = None
-    if config.adversarial.weight > 0 and config.adversarial.real == "teacher":
-        real_clips = generated_clips(config, world, world.suites.train.prompts, keeps_states=False)
-    elif config.adversarial.weight > 0 and config.adversarial.clips is not None:
-        real_clips = given_clips(config, world, config.adversarial.clips, field="adversarial.clips")
-        real_clips.encode()
-        files["adversarial.clips"] = real_clips.sha256
     student, learner = open_student(config, world)
     distribution = world.distribution
     fake = FakeScore(config, world.backbone, distribution)
+    adversary = Adversary(config, world.backbone, distribution) if config.adversarial.weight > 0 else None
+    reward = RewardLoss(config.reward, world.backbone) if config.reward.weight > 0 else None
+    continuation = open_continuation(config, world, student, files)
+    real_clips: GeneratedClips | EncodedClips | None = None
+    if adversary is not None and config.adversarial.clips is not None:
+        real_clips = given_clips(config, world, config.adversarial.clips, field="adversarial.clips")
+        real_clips.encode()
+        files["adversarial.clips"] = real_clips.sha256
+    elif adversary is not None and config.adversarial.real == "teacher":
+        real_clips = generated_clips(config, world, world.suites.train.prompts, keeps_states=False)
     return AsdParts(
         world=world,
         backbone=world.backbone,
         student=student,
         learner=learner,
         fake=fake,
-        adversary=Adversary(config, world.backbone, distribution) if config.adversarial.weight > 0 else None,
-        reward=RewardLoss(config.reward, world.backbone) if config.reward.weight > 0 else None,
+        adversary=adversary,
+        reward=reward,
         real_clips=real_clips,
-        continuation=open_continuation(config, world, student, files),
+        continuation=continuation,
         files=files,
     )
 
@@ -197,11 +204,12 @@ def files_of(config: AsdConfig, world: World) -> dict[str, str | None]:
     return {"prompts.train": world.suites.train.sha256, "init": start}
 
 
-def _read(folder: Path, config: AsdConfig) -> AdapterWeights:
+def _read(folder: Path, config: AsdConfig, world: World) -> AdapterWeights:
     """Read the student's start.
 
     Raises:
-        AdapterError: It is missing or damaged, or was trained on another base.
+        AdapterError: It is missing or damaged, was trained on another base, or is not causal where distillation starts
+            from it.
     """
     state, metadata = read_adapter_folder(folder)
     base = Path(str(metadata.get("base", config.backbone))).name
@@ -210,4 +218,26 @@ def _read(folder: Path, config: AsdConfig) -> AdapterWeights:
             f"init: the adapter '{folder}' was trained on '{metadata['base']}', this run's backbone is "
             f"'{config.backbone}': take an adapter of this base."
         )
+    _compare_recipes(folder, CausalRecipe.from_metadata(metadata), config, world)
+    world.backbone.match_attention(recorded_attention(metadata), "ignore")  # warns: windows may come with this stage
     return AdapterWeights(state, trained_size(metadata))
+
+
+def _compare_recipes(folder: Path, recipe: CausalRecipe | None, config: AsdConfig, world: World) -> None:
+    """Refuse a start that is not causal in distillation; warn where its chunks or its shift were others."""
+    if recipe is None:
+        if config.warmup is None:
+            raise AdapterError(
+                f"init: the adapter '{folder}' was not trained causally, and makes noise under a causal mask: take a "
+                "causal warm-up, or make one of it with a section `warmup`."
+            )
+        return
+    was, now = (recipe.layout.chunk_frames, recipe.shift), (config.causal.chunk_frames, world.shift)
+    if was != now:
+        logger.warning(
+            "init: '%s' was trained with chunks of %d latent frames at shift %g, this run has %d at %g: expect it to "
+            "learn longer.",
+            folder,
+            *was,
+            *now,
+        )

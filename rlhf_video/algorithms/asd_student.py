@@ -80,7 +80,8 @@ class Student:
 
     def recipe(self) -> dict[str, object]:
         """Return what an adapter's header must say for others to generate alike."""
-        config = self._config
+        config, longer = self._config, self._config.continuation
+        num_frames = config.sampling.num_frames if longer is None else longer.num_frames
         recipe = CausalRecipe(
             layout=config.causal,
             rollout=config.rollout,
@@ -89,7 +90,7 @@ class Student:
             first_chunk_steps=config.steps.first_chunk,
             schedule=config.steps.schedule,
             longest=max(config.steps.trained),
-            num_latent_frames=self.backbone.spec.num_latent_frames(config.sampling.num_frames),
+            num_latent_frames=self.backbone.spec.num_latent_frames(num_frames),
         )
         return {RECIPE_KEY: recipe.to_json()}
 

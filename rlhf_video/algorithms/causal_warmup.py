@@ -34,6 +34,7 @@ from rlhf_video.algorithms.asd_setup import (
 )
 from rlhf_video.algorithms.asd_student import Student
 from rlhf_video.algorithms.asd_watch import StepsMeasure, story
+from rlhf_video.algorithms.clip_maker import clip_shape
 from rlhf_video.algorithms.config_sections import may_change
 from rlhf_video.algorithms.continuation import Continuation
 from rlhf_video.algorithms.generated_clips import GeneratedClips
@@ -82,11 +83,13 @@ def train(config: AsdConfig, *, accelerator: Accelerator, resume: bool = False) 
         resume=resume,
         may_change=may_change(MAY_CHANGE, config.optim),
     )
-    prompts = [prompt for prompt in world.suites.train.prompts for _ in range(config.warmup.clips_per_prompt)]
-    clips = generated_clips(config, world, prompts, keeps_states=config.warmup.kind == "trajectory")
     student, learner = open_student(config, world)
+    # raises before the teacher makes its clips
+    student.backbone.teacher_forcing(student.backbone.token_grid(clip_shape(config.sampling, 1)))
     files = files_of(config, world)
     continuation = open_continuation(config, world, student, files)
+    prompts = [prompt for prompt in world.suites.train.prompts for _ in range(config.warmup.clips_per_prompt)]
+    clips = generated_clips(config, world, prompts, keeps_states=config.warmup.kind == "trajectory")
     measure = StepsMeasure(config, world, student)
     watch = Watch(world, learner, run, measure, files=files)
     for step in range(watch.restore_or_start(), config.num_steps):

@@ -42,7 +42,7 @@ class Continuation:
         num_own = world.backbone.spec.num_latent_frames(config.sampling.num_frames)
         num_frames = world.backbone.spec.num_latent_frames(self._settings.num_frames)
         self._chunks = config.causal.chunks(num_frames)
-        self._first = len(config.causal.chunks(num_own))
+        self._first = num_own // config.causal.chunk_frames  # the first chunk that reaches beyond the run's own length
 
     def backward(self, distribution: Distribution, metrics: StepMetrics, *, step: int) -> None:
         """Add the gradient of the weighted loss, a mean over the global batch; more backward passes must follow.

@@ -23,7 +23,7 @@ class GeneratedClips:
     def __init__(
         self, config: WorldConfig, world: World, prompts: Sequence[str], *, purpose: str, keeps_states: bool
     ) -> None:
-        """Generate what is not on disk yet; call it on every process, before an adapter is attached.
+        """Generate what is not on disk yet; call it on every process; adapters are off meanwhile.
 
         Batches are cut the same way whatever is there already, so the latents are the same bits on any number of
         processes.

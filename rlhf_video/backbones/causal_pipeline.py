@@ -24,7 +24,7 @@ from rlhf_video.backbones.causal_sampling import Generators, causal_backbone, sa
 from rlhf_video.backbones.wan import WanBackbone
 from rlhf_video.errors import AdapterError, ConfigError
 from rlhf_video.lora.adapter import adapter_layers
-from rlhf_video.lora.files import load_adapter, read_adapter_folder
+from rlhf_video.lora.files import AttentionRule, load_adapter, read_adapter_folder, recorded_attention
 
 OutputType = Literal["np", "pt", "pil", "latent"]
 
@@ -52,6 +52,7 @@ class CausalWanPipeline:
         *,
         recipe: CausalRecipe | None = None,
         text_length: int | None = None,
+        attention: AttentionRule = "apply",
     ) -> "CausalWanPipeline":
         """Wrap a loaded pipeline; its modules are shared, not copied.
 
@@ -61,6 +62,8 @@ class CausalWanPipeline:
                 done that already.
             recipe: In place of the file's, or where the adapter is fused into the weights (then without a folder).
             text_length: Tokens that prompts are padded to; None takes the model folder's own, 512 where it says none.
+            attention: Where the adapter was trained under an attention plan: "apply" puts it on the model, "check"
+                refuses another, "ignore" logs a warning.
 
         Raises:
             AdapterError: The folder holds no causal adapter, does not fit, or another one is loaded.
@@ -70,7 +73,7 @@ class CausalWanPipeline:
             raise ConfigError("CausalWanPipeline needs the adapter's folder, or a CausalRecipe for a fused adapter.")
         backbone = WanBackbone.from_pipeline(pipe, text_length=text_length)
         if adapter is not None:
-            metadata = _attached(backbone, adapter)
+            metadata = _attached(backbone, adapter, attention)
             recipe = recipe or CausalRecipe.from_metadata(metadata)
         if recipe is None:
             raise AdapterError(
@@ -179,15 +182,15 @@ class CausalWanPipeline:
         )
 
 
-def _attached(backbone: WanBackbone, adapter: str | Path) -> dict[str, Any]:
-    """Return an adapter's metadata; attach its weights unless they are there.
+def _attached(backbone: WanBackbone, adapter: str | Path, attention: AttentionRule) -> dict[str, Any]:
+    """Return an adapter's metadata; attach its weights unless they are there, under its attention plan.
 
     Raises:
-        AdapterError: Another adapter is there.
+        AdapterError: Another adapter is there, or another plan where `attention` is "check".
     """
     layers = {name: layer for name, layer in adapter_layers(backbone) if layer.lora_A}
     if not layers:
-        return load_adapter(backbone, adapter)
+        return load_adapter(backbone, adapter, attention=attention)
     state, metadata = read_adapter_folder(adapter)
     active = {name for layer in layers.values() for name in layer.active_adapters}
     loaded = {
@@ -203,6 +206,7 @@ def _attached(backbone: WanBackbone, adapter: str | Path) -> dict[str, Any]:
             f"The pipeline runs other adapter weights than those of '{adapter}': call unload_lora_weights() first, or "
             "load that folder alone."
         )
+    backbone.match_attention(recorded_attention(metadata), attention)
     return metadata
 
 

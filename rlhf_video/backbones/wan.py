@@ -384,6 +384,7 @@ def _spec(
         "image_dim"
     ):
         raise BackboneError(f"{folder}/transformer is not a Wan text-to-video transformer.")
+    _check_flow_matching(folder, scheduler)
     return BackboneSpec(
         model_class="WanPipeline",
         latent_channels=int(transformer["in_channels"]),
@@ -396,3 +397,14 @@ def _spec(
         default_shift=float(own.get("default_shift", scheduler.get("shift", scheduler.get("flow_shift", 1.0)))),
         text_length=int(text_length or own.get("text_length", 512)),
     )
+
+
+def _check_flow_matching(folder: Path, scheduler: Mapping[str, Any]) -> None:
+    """Refuse a scheduler of another kind of diffusion: velocities would be read as what they are not."""
+    name, kind = str(scheduler.get("_class_name", "FlowMatch")), scheduler.get("prediction_type")
+    is_flow = name.startswith("FlowMatch") or scheduler.get("use_flow_sigmas") or kind == "flow_prediction"
+    if not is_flow or kind not in (None, "flow_prediction"):
+        raise BackboneError(
+            f"{folder}/scheduler is {name} with prediction_type={kind}: a flow-matching model is needed (Wan's own has "
+            "FlowMatchEulerDiscreteScheduler, or UniPC with use_flow_sigmas and flow_prediction)."
+        )

@@ -17,11 +17,11 @@ def matching_gradient(sample: Tensor, real: Tensor, fake: Tensor) -> Tensor:
         fake: The fake score's clean estimate from the same noised sample.
 
     Returns:
-        Shape of `sample`, float32, each item normalised by itself alone; 0 where a value is not a number.
+        Shape of `sample`, float32, each item normalised by itself alone; 0 where the teacher would change nothing.
     """
     sample, real, fake = sample.detach().float(), real.detach().float(), fake.detach().float()
     scale = (sample - real).abs().flatten(1).mean(1).view(-1, *[1] * (sample.ndim - 1))
-    return torch.nan_to_num((fake - real) / scale, nan=0.0, posinf=0.0, neginf=0.0)
+    return (fake - real) / torch.where(scale == 0, torch.inf, scale)
 
 
 def matching_loss(sample: Tensor, gradient: Tensor) -> Tensor:

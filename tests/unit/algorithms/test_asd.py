@@ -9,14 +9,16 @@ import torch
 
 from rlhf_video.algorithms import asd, causal_warmup
 from rlhf_video.algorithms.asd_config import AsdConfig
+from rlhf_video.algorithms.asd_critics import Adversary, FakeScore
 from rlhf_video.algorithms.asd_draws import Draws, better_steps
 from rlhf_video.algorithms.asd_setup import AsdParts, open_parts, open_world
 from rlhf_video.algorithms.learner import StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
-from rlhf_video.backbones.causal_recipe import CausalRecipe
+from rlhf_video.backbones.causal_recipe import RECIPE_KEY, CausalRecipe
 from rlhf_video.data import write_lossless
 from rlhf_video.errors import AdapterError, ConfigError, DataError
 from rlhf_video.lora import adapter_state, read_adapter_metadata
+from rlhf_video.lora.files import adapter_file, read_adapter_folder, save_state
 from rlhf_video.lora.roles import FAKE
 from rlhf_video.runtime import Distribution, create_accelerator, read_metrics
 from rlhf_video.settings import load_config
@@ -189,6 +191,55 @@ def test_levels_and_noises_are_shared_as_the_config_says(distil: Recipe, tmp_pat
         assert torch.equal(real, fake) is (shares_level and shares_noise)
 
 
+def test_a_level_does_not_come_from_its_noise(distil: Recipe, tmp_path: Path) -> None:
+    config, parts = open_tiny(distil, tmp_path / "a")
+    pairs = []
+    for step in range(300):
+        draws = Draws(config, parts, step, 0)
+        (batch,) = draws.batches
+        sigma = draws.levels(batch, "fake score").double()
+        # torch makes two normal numbers of two uniform ones, eight places apart; the first one is -2 ln(1 - u)
+        noise = draws.noise(batch, "fake score").flatten(1).double()
+        pairs.append(torch.stack([sigma, noise[:, 0].square() + noise[:, 8].square()]))
+    assert torch.corrcoef(torch.cat(pairs, dim=1))[0, 1].abs() < 0.15  # 0.9 from one stream
+
+
+@pytest.mark.parametrize("critic", ["fake", "adversarial"])
+def test_a_critic_that_is_no_number_ends_the_run(
+    distil: Recipe, tmp_path: Path, critic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # its estimates would be no numbers from then on, and the student would learn nothing without a word
+    owner, method = {"fake": (FakeScore, "errors"), "adversarial": (Adversary, "losses")}[critic]
+    intact = getattr(owner, method)
+
+    def broken(*arguments: Any) -> Any:
+        found = intact(*arguments)
+        return found * torch.inf if critic == "fake" else found | {"loss": found["loss"] * torch.inf}
+
+    monkeypatch.setattr(owner, method, broken)
+    with pytest.raises(ConfigError, match=rf"critic '{critic}' is (nan|inf): lower {critic}\.learning_rate"):
+        run(distil, tmp_path / "a")
+
+
+def test_the_teacher_of_matching_is_that_of_validation(
+    distil: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distil["sampling"] |= {"negative_prompt": "blurry and ugly"}
+    config, parts = open_tiny(distil, tmp_path / "a")
+    unwanted = parts.backbone.encode_prompts(["x", "y", "z", "w"][:4], "blurry and ugly").negative_embeds
+    seen, velocity = [], parts.backbone.velocity
+
+    def watched(*arguments: Any, **named: Any) -> torch.Tensor:
+        if named.get("guidance", 1.0) != 1.0:
+            seen.append(arguments[2].negative_embeds)
+        return velocity(*arguments, **named)
+
+    monkeypatch.setattr(parts.backbone, "velocity", watched)
+    asd.update_student(config, parts, Draws(config, parts, 0, None), StepMetrics())
+    (used,) = seen
+    torch.testing.assert_close(used, unwanted)
+
+
 def test_a_reward_joins_the_losses(distil: Recipe, tmp_path: Path) -> None:
     statistics = {"mean": 0.5, "std": 0.1, "provenance": "test"}
     reward = {"weight": 0.5, "terms": [{"name": "brightness", "normalisation": statistics}]}
@@ -257,6 +308,41 @@ def test_only_what_lies_beyond_the_run_is_learned_from_longer_clips(distil: Reci
     assert (calls.count(True), calls.count(False)) == (2, 4)
 
 
+def test_going_on_begins_in_the_chunk_that_leaves_the_run(distil: Recipe, tmp_path: Path) -> None:
+    distil["causal"], distil["steps"]["first_chunk"] = {"chunk_frames": 2}, None
+    distil["continuation"] = {"clips": given_clips(tmp_path / "clips", num_frames=13), "num_frames": 13}
+    _, parts = open_tiny(distil, tmp_path / "a")  # 3 of 4 latent frames are the run's own, chunks 0-1 and 2-3
+    assert parts.continuation is not None
+    assert parts.continuation.errors([0, 1], [0, 1], step=0).shape == (2,)
+    recipe = CausalRecipe.from_metadata(parts.student.recipe())
+    assert recipe is not None
+    assert recipe.num_latent_frames == 4
+
+
+def test_a_start_that_is_not_causal_is_refused_and_one_of_other_chunks_warned_of(
+    distil: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = run(distil, tmp_path / "start", num_steps=1).adapter
+    open_tiny(distil, tmp_path / "other", init=str(start), causal={"chunk_frames": 3})
+    assert "chunks of 1 latent frames" in caplog.text
+    state, metadata = read_adapter_folder(start)
+    plain = {name: value for name, value in metadata.items() if name != RECIPE_KEY}
+    save_state(tmp_path / "plain" / adapter_file(start).name, state, plain)
+    with pytest.raises(AdapterError, match="was not trained causally"):
+        run(distil, tmp_path / "next", init=str(tmp_path / "plain"))
+    open_tiny(distil, tmp_path / "warm", init=str(start), warmup={})
+
+
+def test_the_teacher_makes_no_clip_before_all_else_is_right(distil: Recipe, tmp_path: Path) -> None:
+    window = {"chunk_frames": 1, "window_frames": 2, "sink_frames": 1}
+    with pytest.raises(ConfigError, match=r"longer than causal\.window_frames=2"):
+        run(distil, tmp_path / "warm", warmup={}, causal=window)
+    distil["adversarial"] |= {"real": "teacher", "discriminator": HEADS | {"blocks": [9]}}
+    with pytest.raises(ConfigError, match="this model has blocks"):
+        run(distil, tmp_path / "asd")
+    assert not list(tmp_path.rglob("generated/*"))
+
+
 def test_an_adapter_of_a_larger_rank_is_refused(distil: Recipe, tmp_path: Path) -> None:
     start = run(distil, tmp_path / "start", num_steps=1)
     with pytest.raises(AdapterError, match=r"rank 4 does not fit lora.rank=2"):
@@ -269,6 +355,7 @@ def test_an_adapter_of_a_larger_rank_is_refused(distil: Recipe, tmp_path: Path) 
         ({"steps__trained": []}, "different numbers"),
         ({"steps__validated": 3}, r"not one of steps.trained"),
         ({"steps": {"trained": [2], "validated": 2}}, "has one number alone"),
+        ({"steps__exit": "random"}, r"set steps\.exit=last"),
         ({"matching__min_sigma": 0.99}, "must rise within"),
         ({"matching__weight": 0.0, "adversarial__weight": 0.0}, "Nothing would be learned"),
         ({"causal": {"chunk_frames": 2, "window_frames": 1}}, "shorter than a chunk"),

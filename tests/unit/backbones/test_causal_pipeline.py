@@ -9,6 +9,7 @@ from diffusers import WanPipeline
 
 from rlhf_video.algorithms.generate_causal import causal_latents
 from rlhf_video.algorithms.generate_config import GenerateConfig
+from rlhf_video.attention import AttentionPlan, Full, Local
 from rlhf_video.attention.causal_layout import CausalLayout
 from rlhf_video.backbones import VideoBackbone
 from rlhf_video.backbones.causal_pipeline import CausalWanPipeline
@@ -123,6 +124,21 @@ def test_a_fused_adapter_needs_its_recipe_alone(adapter: Path, tiny_wan_folder: 
         )
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_the_attention_plan_of_the_training_comes_along(
+    tiny_wan_folder: Path, make_tiny_wan: Callable[[], VideoBackbone], tmp_path: Path, is_loaded: bool
+) -> None:
+    backbone, plan = make_tiny_wan(), AttentionPlan(6, (Full(), Local(window=(1, 1, 1))))
+    backbone.apply_attention(plan)
+    adapter = _save(backbone, tmp_path / "adapter", {RECIPE_KEY: RECIPE.to_json()})
+    pipe = WanPipeline.from_pretrained(tiny_wan_folder)
+    if is_loaded:
+        pipe.load_lora_weights(adapter)
+    with pytest.raises(AdapterError, match="attention"):
+        CausalWanPipeline.from_pipeline(pipe, adapter, attention="check")
+    assert CausalWanPipeline.from_pipeline(pipe, adapter).backbone.causal_plan == plan
 
 
 def test_what_does_not_fit_is_said(

@@ -192,6 +192,30 @@ def test_damaged_folders_are_named(tmp_path: Path, tiny_wan_folder: Path) -> Non
         load_backbone(folder)
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "is_flow"),
+    [
+        ({"_class_name": "DDIMScheduler", "prediction_type": "epsilon"}, False),
+        ({"_class_name": "UniPCMultistepScheduler", "prediction_type": "v_prediction", "use_flow_sigmas": True}, False),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction", "use_flow_sigmas": True},
+            True,
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, True),
+    ],
+)
+def test_a_base_that_is_not_flow_matching_is_refused(
+    tiny_wan_folder: Path, tmp_path: Path, scheduler: dict[str, object], is_flow: bool
+) -> None:
+    folder = shutil.copytree(tiny_wan_folder, tmp_path / "model")
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    if is_flow:
+        assert load_backbone(folder).spec.prediction == "velocity"
+    else:
+        with pytest.raises(BackboneError, match="a flow-matching model is needed"):
+            load_backbone(folder)
+
+
 def test_folder_states_its_own_text_length_and_fps(tiny_wan_folder: Path, tmp_path: Path) -> None:
     assert load_backbone(tiny_wan_folder).spec.text_length == 32
     assert load_backbone(tiny_wan_folder).spec.fps == 8

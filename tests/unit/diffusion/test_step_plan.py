@@ -25,6 +25,12 @@ def test_every_list_starts_at_one_and_falls(shift: float, schedule: str) -> None
         assert all(higher > lower > 0 for higher, lower in itertools.pairwise(levels))
 
 
+def test_prefix_takes_all_chunks_levels_from_one_list() -> None:
+    plan = StepPlan.of(2, shift=5.0, first_chunk_steps=4, schedule="prefix", longest=2)
+    assert plan.first == step_levels(4, shift=5.0)
+    assert plan.later == plan.first[:2]
+
+
 def test_skip_spreads_over_the_range_and_prefix_takes_the_first() -> None:
     longest = step_levels(4, shift=5.0)
     assert step_levels(2, shift=5.0) == (longest[0], longest[2])

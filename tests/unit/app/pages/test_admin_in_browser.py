@@ -83,6 +83,12 @@ class Desk:
             assert time.monotonic() < deadline, field.input_value()
             self.page.wait_for_timeout(50)
 
+    def has_checked(self, label: str) -> None:
+        """Wait until a box is checked: what an import draws comes piece by piece."""
+        self.page.locator("input:checked").and_(self.page.get_by_label(label)).wait_for(
+            state="attached", timeout=PATIENCE_MS
+        )
+
     def press(self, name: str) -> None:
         """Press a button."""
         self.page.get_by_role("button", name=name, exact=True).click()
@@ -170,7 +176,7 @@ def _import(desk: Desk, arena: Arena) -> None:
         desk.press("Import")
         desk.sees(told)
     desk.has_chosen("boats")  # the last of what an import draws: leaving earlier would abort it
-    assert desk.page.get_by_label("Open: raters get its pairs").is_checked()
+    desk.has_checked("Open: raters get its pairs")
     desk.shot("import")
     with arena.reading() as session:
         study = session.scalars(select(Study).where(Study.slug == "boats")).one()
