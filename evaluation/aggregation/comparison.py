@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.aggregation.paired_values import paired_values
 from evaluation.aggregation.summary import is_binary, mean_interval
 from evaluation.aggregation.total_changes import TotalChange, compare_totals
 from evaluation.base import Family
@@ -175,8 +176,8 @@ def _compare_column(
     seed: int,
 ) -> tuple[DimensionChange, float] | None:
     """Return a column's change, not yet corrected, and its standard error; None where no pair has both values."""
-    before, after = baseline.values[column.name][pairs.baseline], system.values[column.name][pairs.system]
-    both = np.isfinite(before) & np.isfinite(after)
+    before, after = paired_values(baseline, system, column, pairs)
+    both = np.isfinite(before)
     if not both.any():
         return None
     before, after, prompts = before[both], after[both], pairs.prompts[both]
