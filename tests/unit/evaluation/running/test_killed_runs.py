@@ -104,7 +104,7 @@ def in_the_middle_of_a_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def before_the_report(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commands, "report", lambda _: kill())
+    patch.setattr(commands, "report", lambda *_: kill())
 
 
 @pytest.mark.parametrize(
