@@ -22,6 +22,8 @@ class Column:
     metric: str = ""
     """Key of the metric (name, version, options, weights): equal names of two runs may be different metrics. Empty
     where nobody recorded it."""
+    first_of_prompt: int | None = None
+    """Of the clips of a prompt that have a value, only so many count; None: all. See `MetricSpec`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class SystemScores:
     """Column name -> entry's index -> why it was skipped or failed."""
     left_out: Mapping[str, tuple[LeftOutClip, ...]] = field(default_factory=dict)
     """Column name -> clips that the suite asks this column of and the system lacks, or that are broken."""
+    beyond_first: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Column name -> shape (entries,), what clips after the first of their prompt would count, else NaN; of columns
+    with `first_of_prompt`. Comparisons choose among pairs instead."""
 
     def __post_init__(self) -> None:
         """Check that every column is complete."""
@@ -70,9 +75,18 @@ class SystemScores:
         """Return which clips a column is asked of, shape (entries,)."""
         return np.array([status is not None for status in self.statuses[name]], dtype=bool)
 
+    def passed(self, name: str) -> NDArray[np.float64]:
+        """Return the values of a column with those of clips after the first of their prompt, shape (entries,)."""
+        values = self.values[name]
+        return np.where(np.isnan(values), self.beyond_first[name], values) if name in self.beyond_first else values
+
     def num_asked(self, name: str) -> int:
         """Return of how many clips the suite asks a column, those that are left out among them."""
         return int(self.asked(name).sum()) + len(self.left_out.get(name, ()))
+
+    def num_ok(self, name: str) -> int:
+        """Return how many clips a column counts."""
+        return self.statuses[name].count("ok")
 
     def coverage(self, name: str) -> float:
         """Return the share in [0, 1] of the clips asked of a column that have a value; 0 where none is asked."""

@@ -1,11 +1,12 @@
 """Two systems on the same prompts and noise: what changed, how surely, and what could have been found at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.aggregation.paired_values import paired_values
 from evaluation.aggregation.summary import is_binary, mean_interval
 from evaluation.aggregation.total_changes import TotalChange, compare_totals
 from evaluation.base import Family
@@ -26,6 +27,8 @@ from rlhf_video.stats import (
 SIGNIFICANT = 0.05
 """Level of verdicts, after Holm's correction."""
 _NAMED = 4  # scores that a verdict names of one kind
+_LOST = "no pair of clips has both values"
+_CHANGED = "the two systems were measured by another version, other options or other weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class SystemComparison:
     baseline: str
     system: str
     changes: tuple[DimensionChange, ...]
+    uncompared: Mapping[str, str]
+    """Score of either system that has no change -> why: a score that is lost entirely must not pass for unchanged."""
     totals: tuple[TotalChange, ...]
     """VBench's totals; their p-values are not corrected: they are few, and one is the number that is asked for."""
     paired_by: PairedBy
@@ -127,19 +132,21 @@ def compare_systems(
     names_of = [{column.name for column in scores.columns if column not in shared} for scores in (baseline, system)]
     lost |= names_of[0] ^ names_of[1]
     changed = names_of[0] & names_of[1]
+    uncompared = dict.fromkeys(sorted(lost), _LOST) | dict.fromkeys(sorted(changed), _CHANGED)
     names = (baseline.system, system.system)
     identical_share = float(pairs.identical.mean())
     return SystemComparison(
         baseline=baseline.system,
         system=system.system,
         changes=changes,
+        uncompared=uncompared,
         totals=totals,
         paired_by=pairs.paired_by,
         num_pairs=len(pairs),
         identical_share=identical_share,
         verdict=_verdict(names, changes, totals, identical_share),
         warnings=(
-            *_warnings(pairs, changes, sorted(lost), sorted(changed)),
+            *_warnings(pairs, changes, uncompared),
             *_warn_of_stillness(changes, totals),
         ),
     )
@@ -169,8 +176,8 @@ def _compare_column(
     seed: int,
 ) -> tuple[DimensionChange, float] | None:
     """Return a column's change, not yet corrected, and its standard error; None where no pair has both values."""
-    before, after = baseline.values[column.name][pairs.baseline], system.values[column.name][pairs.system]
-    both = np.isfinite(before) & np.isfinite(after)
+    before, after = paired_values(baseline, system, column, pairs)
+    both = np.isfinite(before)
     if not both.any():
         return None
     before, after, prompts = before[both], after[both], pairs.prompts[both]
@@ -243,9 +250,7 @@ def _verdict(
     return text
 
 
-def _warnings(
-    pairs: ClipPairs, changes: Sequence[DimensionChange], lost: Sequence[str], changed: Sequence[str]
-) -> list[str]:
+def _warnings(pairs: ClipPairs, changes: Sequence[DimensionChange], uncompared: Mapping[str, str]) -> list[str]:
     warnings = [pairs.warning] if pairs.warning else []
     if 0.0 < pairs.identical.mean() < 1.0:
         count = int(pairs.identical.sum())
@@ -257,13 +262,9 @@ def _warnings(
             f"{len(unpaired)} scores leave out clips without a partner or a value, most {most.column.name} with "
             f"{most.num_unpaired}."
         )
-    if lost:
-        warnings.append(f"Not compared, because no pair of clips has both values: {_listed(lost)}.")
-    if changed:
-        warnings.append(
-            f"Not compared, because the two systems were measured by another version, other options or other weights: "
-            f"{_listed(changed)}."
-        )
+    for reason in dict.fromkeys(uncompared.values()):
+        names = [name for name, why in uncompared.items() if why == reason]
+        warnings.append(f"Not compared, because {reason}: {_listed(names)}.")
     fewest = min((change.difference.num_clusters for change in changes), default=0)
     if changes and len(changes) * 2.0 ** (1 - fewest) >= SIGNIFICANT:
         warnings.append(

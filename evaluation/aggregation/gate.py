@@ -12,7 +12,8 @@ A rule is one or more clauses joined by "and"; it fails the comparison where all
              minimum detectable difference (of a score after Holm's correction, of a total uncorrected)
 
 Scores without a better direction have no gain: `any` passes over them, naming one asks for .difference. A rule that
-cannot be decided, because its total was refused or one prompt detects no difference, fails too: silence is no pass.
+cannot be decided, because its total was refused, one prompt detects no difference, or a score that it names (for
+`any`: any score) was not compared, so that its coverage is 0, fails too: silence is no pass.
 """
 
 import difflib
@@ -144,7 +145,11 @@ def _number(text: str, rule: str) -> float:
 
 
 def _check_rule(comparison: SystemComparison, rule: GateRule) -> GateResult:
-    fixed = {c.subject: _find(comparison, c.subject, rule) for c in rule.clauses if c.subject != ANY}
+    subjects = dict.fromkeys(clause.subject for clause in rule.clauses)
+    uncompared = {name: why for name, why in comparison.uncompared.items() if name in subjects or ANY in subjects}
+    if subjects.keys() & uncompared.keys():
+        return _undecided(rule, uncompared)
+    fixed = {subject: _find(comparison, subject, rule) for subject in subjects if subject != ANY}
     for clause in rule.clauses:
         _check_fits(clause, fixed.get(clause.subject), rule)
     for name, change in fixed.items():
@@ -167,7 +172,15 @@ def _check_rule(comparison: SystemComparison, rule: GateRule) -> GateResult:
         if all(held):
             numbers = [_describe(clause, fixed.get(clause.subject) or candidate) for clause in rule.clauses]
             return GateResult(rule.text, True, "; ".join(numbers))
+    if uncompared:
+        return _undecided(rule, uncompared)
     return GateResult(rule.text, False, "does not hold")
+
+
+def _undecided(rule: GateRule, uncompared: Mapping[str, str]) -> GateResult:
+    name, why = next(iter(uncompared.items()))
+    more = f" ({len(uncompared) - 1} more neither)" if len(uncompared) > 1 else ""
+    return GateResult(rule.text, True, f"cannot be decided, {name} was not compared{more}: {why} (coverage 0)")
 
 
 def _find(comparison: SystemComparison, subject: str, rule: GateRule) -> Change:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from evaluation.base import Family
 from evaluation.scores import Column, SystemScores
-from evaluation.vbench_compat.columns import VBENCH_FAMILIES, TotalPlan, dimension_of, plan_totals
+from evaluation.vbench_compat.columns import VBENCH_FAMILIES, TotalPlan, dimension_of, lacks_static_filter, plan_totals
 from evaluation.vbench_compat.length_rule import length_warnings
 from evaluation.vbench_compat.totals import VBENCH_DIMENSIONS, TotalName
 from rlhf_video.stats import Interval, JointMeans, bootstrap_mean, share_interval
@@ -205,6 +205,11 @@ def _warn_of_totals(totals: tuple[Total, ...], dimensions: tuple[DimensionSummar
             f"The total of {family} rewards frozen video (a raw point of motion smoothness counts 7 times one of "
             f"dynamic degree): {beside}."
         )
+        if any(lacks_static_filter(line.column) for line in of_family):
+            warnings.append(
+                f"Totals of {family} count temporal flickering of moving clips too, because no static filter is on "
+                "record (option static_filter): VBench's are of clips that stand still."
+            )
         if any(total.family == family and total.is_partial for total in totals):
             warnings.append(
                 f"Totals of {family} are partial: dimensions or clips are missing, so they compare with no published "

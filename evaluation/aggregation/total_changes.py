@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.aggregation.paired_values import paired_values
 from evaluation.base import Family
 from evaluation.clips.clip_pairs import ClipPairs
 from evaluation.scores import SystemScores
@@ -31,7 +32,7 @@ class TotalChange:
     minimum_detectable: float = math.nan
     """With 80% power at the 5% level, uncorrected as the p-value; NaN where refused."""
     is_partial: bool = False
-    """Whether dimensions or clips of either system are left out."""
+    """Whether dimensions are left out, or clips that count in a total of either system alone."""
 
 
 def compare_totals(
@@ -64,7 +65,11 @@ def compare_totals(
         old, new, kept = _paired_tables(baseline, system, pairs, before, after)
         refused = _refusal((baseline.system, before), (system.system, after), kept, partial=partial)
         is_partial = before.is_partial or after.is_partial or len(kept) < len(needed_dimensions(after.name))
-        is_partial = is_partial or any(_loses_clips(baseline, system, after.columns[name], pairs) for name in kept)
+        num_paired = np.isfinite(old).sum(axis=0)
+        is_partial = is_partial or any(
+            count < max(baseline.num_ok(after.columns[name]), system.num_ok(after.columns[name]))
+            for name, count in zip(kept, num_paired, strict=True)
+        )
         changes.append(
             TotalChange(family=after.family, name=after.name, refused=refused)
             if refused
@@ -81,20 +86,13 @@ def _paired_tables(
     for dimension, column in after.columns.items():
         if before.columns.get(dimension) != column or baseline.column(column) != system.column(column):
             continue
-        first, second = baseline.values[column][pairs.baseline], system.values[column][pairs.system]
-        both = np.isfinite(first) & np.isfinite(second)
-        if both.any():
+        first, second = paired_values(baseline, system, system.column(column), pairs)
+        if np.isfinite(first).any():
             kept.append(dimension)
-            old.append(np.where(both, first, math.nan))
-            new.append(np.where(both, second, math.nan))
+            old.append(first)
+            new.append(second)
     shape = (len(kept), len(pairs))
     return np.reshape(old, shape).T, np.reshape(new, shape).T, kept
-
-
-def _loses_clips(baseline: SystemScores, system: SystemScores, column: str, pairs: ClipPairs) -> bool:
-    """Tell whether a column is asked of a clip without a partner; clips without a value are the plans' concern."""
-    paired = baseline.asked(column)[pairs.baseline] & system.asked(column)[pairs.system]
-    return int(paired.sum()) < max(baseline.num_asked(column), system.num_asked(column))
 
 
 def _change(

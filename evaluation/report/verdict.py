@@ -21,22 +21,26 @@ def headline(comparison: SystemComparison) -> str:
     baseline, system, count = comparison.baseline, comparison.system, len(comparison.changes)
     if comparison.identical_share == 1.0:
         return f"{system} and {baseline} made the same clips, byte for byte."
+    lost = list(comparison.uncompared)
+    rest = f"; not compared: {', '.join(lost[:3])}" + (f" and {len(lost) - 3} more" if lost[3:] else "") if lost else ""
     tones = [tone_of(change) for change in comparison.changes]
     better, worse = tones.count("good"), tones.count("bad")
     if better and worse:
         names = _listed([label_of(change.column) for change in comparison.changes if tone_of(change) == "bad"][:3])
         more = f" and {worse - 3} more" if worse > 3 else ""
-        return f"{system} beats {baseline} on {better} of {count} scores and loses on {worse}: {names}{more}."
+        return f"{system} beats {baseline} on {better} of {count} scores and loses on {worse}: {names}{more}{rest}."
     if better:
-        return f"{system} is better than {baseline}: it gains on {better} of {count} scores and loses on none."
+        return f"{system} is better than {baseline}: it gains on {better} of {count} scores and loses on none{rest}."
     if worse:
-        return f"{system} is worse than {baseline}: it loses on {worse} of {count} scores and gains on none."
-    return f"No clear difference between {system} and {baseline} on {count} scores."
+        return f"{system} is worse than {baseline}: it loses on {worse} of {count} scores and gains on none{rest}."
+    return f"No clear difference between {system} and {baseline} on {count} scores{rest}."
 
 
 def verdict_tone(comparison: SystemComparison) -> Literal["good", "bad", "calm"]:
-    """Return the colour of the verdict: mixed results are calm."""
+    """Return the colour of the verdict: mixed results are calm, and gains beside a score that is lost."""
     tones = {tone_of(change) for change in comparison.changes} - {"calm"}
+    if comparison.uncompared and tones == {"good"}:
+        return "calm"
     return tones.pop() if len(tones) == 1 else "calm"
 
 

@@ -7,7 +7,7 @@ from evaluation.aggregation.gate import EXIT_CODE, check_gate, has_failed, parse
 from evaluation.running.command_line import Request
 from evaluation.running.outcome import conclude, named_system, num_pending, write_outcome
 from evaluation.running.run_plan import plan
-from evaluation.running.run_record import read_record
+from evaluation.running.run_record import RunRecord, read_record
 from evaluation.running.scoring_run import RESULTS, disk_errors, generate_clips, score
 from evaluation.running.store import ResultStore
 from evaluation.running.tables import comparison_table, outcome_table, status_table
@@ -44,20 +44,20 @@ def execute(request: Request) -> int:
 
 def run(request: Request) -> int:
     """Score this process's share; where nothing is left then, write the report too."""
-    score(request.config, shard=request.shard, retry_failed=request.retry_failed)
+    record = score(request.config, shard=request.shard, retry_failed=request.retry_failed)
     folder = request.config.output_dir
-    left = num_pending(read_record(folder), ResultStore(folder / RESULTS, None))
+    left = num_pending(record, ResultStore(folder / RESULTS, None))
     if left:
         print(f"left             {left} results, of other shards; then: vbench_run.py report")
         return 0
-    return report(request)
+    return report(request, record)
 
 
-def report(request: Request) -> int:
-    """Write the report, print the table, and hold the gate."""
+def report(request: Request, record: RunRecord | None = None) -> int:
+    """Write the report of a run (None: the one that run.json tells of), print the table, and hold the gate."""
     config, folder = request.config, request.config.output_dir
     baseline = None if request.baseline_run is None else named_system(request.baseline_run, folder)
-    outcome = conclude(folder, partial=config.partial, num_resamples=config.num_resamples, baseline=baseline)
+    outcome = conclude(folder, record, partial=config.partial, num_resamples=config.num_resamples, baseline=baseline)
     with disk_errors(folder):
         page = write_outcome(folder, outcome)
     print(outcome_table(outcome))

@@ -57,12 +57,18 @@ def read_scores(folder: Path, store: ResultStore, record: RunRecord) -> tuple[Sy
 
 
 def conclude(
-    folder: Path, *, partial: bool = False, num_resamples: int = 10_000, baseline: SystemScores | None = None
+    folder: Path,
+    record: RunRecord | None = None,
+    *,
+    partial: bool = False,
+    num_resamples: int = 10_000,
+    baseline: SystemScores | None = None,
 ) -> Outcome:
     """Summarise and compare the systems of a run.
 
     Args:
         folder: Of the run.
+        record: What was measured; None reads run.json, which another run may have written since.
         partial: Whether totals may leave out what is missing.
         num_resamples: Bootstrap and permutation draws.
         baseline: What every system is compared with in place of the run's own baseline, from another run.
@@ -70,7 +76,7 @@ def conclude(
     Raises:
         DataError: The run is not finished, or holds no pair of clips with another system's.
     """
-    record = read_record(folder)
+    record = record or read_record(folder)
     store = ResultStore(folder / RESULTS, None)
     scores = read_scores(folder, store, record)
     if baseline is not None:

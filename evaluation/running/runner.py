@@ -138,7 +138,7 @@ def system_scores(
         store: Results; a clip that has none yet counts as failed with the reason "not scored yet".
         left_out: Clips of the suite that it lacks, or that are broken.
     """
-    columns, values, statuses, reasons, lost = [], {}, {}, {}, {}
+    columns, values, statuses, reasons, lost, beyond = [], {}, {}, {}, {}, {}
     for metric in metrics:
         spec = metric.spec
         if metric.is_set_metric:
@@ -146,7 +146,8 @@ def system_scores(
         results = [store.find(entry, metric.key) for entry in entries]
         for dimension in spec.dimensions:
             name = metric.column(dimension)
-            column = _first_of_prompt(entries, _column(entries, spec, dimension, results), spec.first_of_prompt)
+            every = _column(entries, spec, dimension, results)
+            column = _first_of_prompt(entries, every, spec.first_of_prompt)
             columns.append(
                 Column(
                     name=name,
@@ -154,12 +155,15 @@ def system_scores(
                     unit=spec.unit,
                     higher_is_better=spec.higher_is_better,
                     metric=metric.key,
+                    first_of_prompt=spec.first_of_prompt,
                 )
             )
             values[name] = np.array([value for value, _, _ in column], dtype=np.float64)
             statuses[name] = tuple(status for _, status, _ in column)
             reasons[name] = {i: reason for i, (_, _, reason) in enumerate(column) if reason is not None}
             lost[name] = tuple(clip for clip in left_out if is_asked(clip, spec, dimension))
+            if spec.first_of_prompt is not None:
+                beyond[name] = np.where(np.isnan(values[name]), [value for value, _, _ in every], math.nan)
     return SystemScores(
         system=system,
         entries=tuple(entries),
@@ -168,6 +172,7 @@ def system_scores(
         statuses=statuses,
         reasons=reasons,
         left_out=lost,
+        beyond_first=beyond,
     )
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from tqdm import tqdm
 from evaluation.prompt_suites import Suite
 from evaluation.running.metric_building import BuiltMetrics, build_metrics
 from evaluation.running.provenance import provenance
-from evaluation.running.run_lock import run_lock
+from evaluation.running.run_lock import run_lock, shared_run_lock
 from evaluation.running.run_record import RecordedMetric, RunRecord, write_record
 from evaluation.running.runner import Progress, score_clips
 from evaluation.running.store import ResultStore
@@ -57,8 +59,8 @@ def score(config: EvaluationConfig, *, shard: tuple[int, int] = (0, 1), retry_fa
         What was written to run.json.
 
     Raises:
-        RlhfVideoError: Clips are missing or wrong, a metric cannot be built, another process runs this shard, or the
-            disk is full.
+        RlhfVideoError: Clips are missing or wrong, a metric cannot be built, another process runs this shard or other
+            work on this folder, or the disk is full.
     """
     index, count = shard
     suite = read_suite(config)
@@ -70,9 +72,25 @@ def score(config: EvaluationConfig, *, shard: tuple[int, int] = (0, 1), retry_fa
         logger.info("Clips: %s", ", ".join(f"{name} {len(found.entries)}" for name, found in clips.items()))
         built = build_metrics(config)
         record = _record(config, suite, clips, built)
-        write_record(config.output_dir, record)
-        _score_share(clips, built, config.output_dir / RESULTS, shard, retry_failed=retry_failed)
+        with shared_run_lock(config.output_dir / ".lock-run", str(config.output_dir), _work(record, config, count)):
+            write_record(config.output_dir, record)
+            _score_share(clips, built, config.output_dir / RESULTS, shard, retry_failed=retry_failed)
     return record
+
+
+def _work(record: RunRecord, config: EvaluationConfig, num_shards: int) -> Mapping[str, str]:
+    """Return what all processes on one folder must agree on: they share its run.json, and divide its clips."""
+    clips = {
+        name: [[entry.sha256, entry.prompt, entry.sample] for entry in entries]
+        for name, entries in record.systems.items()
+    }
+    parts = {
+        "suite": record.suite,
+        "systems or clips": [record.baseline, clips],
+        "metrics": [[metric.label, metric.key] for metric in record.metrics],
+    }
+    digests = {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
+    return {**digests, "--partial": str(config.partial), "number of shards": str(num_shards)}
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from evaluation.clips.clip_set import read_clip_set
 from evaluation.prompt_suites import Suite, load_suite
 from evaluation.running.suite_config import EvaluationConfig
 from evaluation.vbench_compat.suite import load_vbench_suite
-from rlhf_video.algorithms.generate import GenerateConfig
+from rlhf_video.algorithms.generate import GenerateConfig, check_made_with
 from rlhf_video.data import ClipSize, write_atomic
 from rlhf_video.errors import DataError
 
@@ -99,9 +100,11 @@ def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, SystemClips]
     """Return system -> its clips, checked against the suite.
 
     Raises:
+        RlhfVideoError: Clips of a system with a backbone were made with other settings, see `check_made_with`.
         DataError: Clips of any system are missing or wrong (unless partial), or all of them; all systems are named at
             once.
     """
+    _check_settings(config, suite)
     clips: dict[str, SystemClips] = {}
     problems = []
     for name in config.systems:
@@ -126,6 +129,14 @@ def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, SystemClips]
     if empty := [name for name, found in clips.items() if not found.entries]:
         raise DataError(f"There is not one clip of {', '.join(empty)}: generate them, or correct 'clips'.")
     return clips
+
+
+def _check_settings(config: EvaluationConfig, suite: Suite) -> None:
+    """Refuse folders whose manifest says other settings than those that this evaluation would make clips with."""
+    with tempfile.TemporaryDirectory() as folder:  # reading clips writes no prompt files into the evaluation's folder
+        for name in config.systems:
+            for part in generation(config, name, suite, prompt_folder=Path(folder)):
+                check_made_with(part)
 
 
 def _not_made(part: Suite) -> list[LeftOutClip]:

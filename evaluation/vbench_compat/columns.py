@@ -43,6 +43,11 @@ def dimension_of(column: Column) -> str | None:
     return name if column.family in VBENCH_FAMILIES and name in VBENCH_DIMENSIONS else None
 
 
+def lacks_static_filter(column: Column) -> bool:
+    """Tell whether a flickering score counts moving clips too, which VBench's own number never does."""
+    return dimension_of(column) == "temporal_flickering" and column.first_of_prompt is None
+
+
 def plan_totals(scores: SystemScores, *, partial: bool = False) -> tuple[TotalPlan, ...]:
     """Plan the three totals of each VBench family that has a column.
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.ports.frame_features import check_two_frames
+from evaluation.ports.static_filter import KEPT, StaticFilter
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
 from rewards.weight_files import file_hash
@@ -66,6 +68,7 @@ class VBenchOfficial:
         cache_dir: str | Path | None = None,
         device: Device = "auto",
         deadline_s: float = 3600.0,
+        static_filter: str | Path | None = None,
     ) -> None:
         """Find the environment and the weights; nothing is started yet.
 
@@ -74,23 +77,32 @@ class VBenchOfficial:
             cache_dir: Folder of weights in VBench's layout; None takes VBENCH_CACHE_DIR, or ~/.cache/vbench.
             device: Where the worker computes; "auto" takes a GPU where there is one.
             deadline_s: Seconds for one clip before the worker counts as hung.
+            static_filter: For temporal_flickering alone: weights of RAFT for the port of VBench's static filter, see
+                `TemporalFlickering`. The package filters in a program of its own, before it scores; None counts every
+                clip, moving or not, which is not VBench's number.
 
         Raises:
-            RewardError: Unknown dimension, no environment, or weights that are not there: which, how big, where from.
+            RewardError: Unknown dimension, no environment, a filter that the dimension does not have, or weights that
+                are not there: which, how big, where from.
+            ConfigError: The filter's device is not there.
         """
         if dimension not in FILES:
             close = difflib.get_close_matches(dimension, FILES, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise RewardError(f"Unknown dimension {dimension!r} of VBench.{hint} Known: {', '.join(FILES)}.")
+        if static_filter is not None and dimension != "temporal_flickering":
+            raise RewardError(f"VBench filters static clips for temporal_flickering alone: drop it for {dimension}.")
         lock, environment = load_lock(WORKER), require(WORKER)
         cache = vbench_cache(cache_dir)
         if lacks := missing(dimension, cache, environment):
             raise RewardError(f"VBench's {dimension} cannot run without " + "; ".join(lacks) + ".")
         self._dimension = dimension
+        self._filter = None if static_filter is None else StaticFilter(static_filter, device=device)
         self._worker = _shared_worker(environment.python, cache, device, deadline_s)
         names = tuple(name for name, _ in FILES[dimension])
         contents = [_content_hash(cache / path, (cache / path).stat().st_mtime_ns) for _, path in FILES[dimension]]
         weights = hashlib.sha256(" ".join(contents).encode()).hexdigest()[:12]
+        names += () if self._filter is None else ("raft_things",)
         licences = dict.fromkeys(["Apache-2.0", *(LEDGER[name].licence for name in names)])
         self.spec = MetricSpec(
             name=f"official_{dimension}",
@@ -100,22 +112,28 @@ class VBenchOfficial:
             unit=UNITS[dimension],
             higher_is_better=True,
             uses_prompt=dimension in PROMPTED,
-            reads="file",
+            reads="file" if self._filter is None else "frames",
             weights=names,
             licence=" AND ".join(licences),
             paper="arXiv:2311.17982",
+            first_of_prompt=None if self._filter is None else KEPT,
         )
 
     def score(self, clip: DecodedClip) -> ClipScore:
         """Score a clip, see `Metric`.
 
         Raises:
-            SkipClipError: VBench leaves out such a clip (color), or its prompt names no action (human_action).
+            SkipClipError: VBench leaves out such a clip (color), its prompt names no action (human_action), or the
+                filter is on and it moves.
             DataError: The suite says nothing of what this dimension looks for.
             ItemError: The package failed, or its process died or hung over this clip.
             WorkerFailure: The process cannot be started or keeps dying.
         """
         entry, dimension = clip.entry, self._dimension
+        if self._filter is not None:
+            check_two_frames(clip)
+            if reason := self._filter.why_moving(clip):
+                raise SkipClipError(reason)
         request = {
             "file": str(entry.file.resolve()),
             "dimension": dimension,

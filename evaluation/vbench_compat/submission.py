@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluation.base import Family
 from evaluation.scores import SystemScores
+from evaluation.vbench_compat.columns import lacks_static_filter
 from evaluation.vbench_compat.result_files import (
     INFO_END,
     RESULTS_END,
@@ -106,6 +107,8 @@ def submission_gaps(scores: SystemScores) -> tuple[str, ...]:
     gaps = [f"{dimension}: not measured" for dimension in VBENCH_DIMENSIONS if dimension not in columns]
     for dimension, column in columns.items():
         gaps += _gaps_of(dimension, scores, column.name)
+        if lacks_static_filter(column):
+            gaps.append(f"{dimension}: no static filter is on record, and VBench scores clips that stand still alone")
     return tuple(gaps)
 
 

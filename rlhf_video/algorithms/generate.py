@@ -82,6 +82,28 @@ def generate(config: GenerateConfig, *, show_progress: bool = True) -> Path:
     return manifest
 
 
+def check_made_with(config: GenerateConfig) -> None:
+    """Refuse clips that are there and were made with other settings; which prompts they are of is the caller's concern.
+
+    Args:
+        config: What the clips in its output_dir should have been made with; it reads config files and the adapter.
+
+    Raises:
+        AdapterError: The adapter is missing or damaged.
+        BackboneError: The model folder does not fit (read for an attention plan or a causal recipe alone).
+        ConfigError: output_dir holds clips of other settings; the message names what differs.
+        DataError: The prompt suite is missing or malformed, or the manifest is damaged.
+    """
+    manifest = config.output_dir / MANIFEST
+    if manifest.is_file():
+        facts = _facts(config, load_prompts(config.prompts), attention_plan(config), clip_recipe(config))
+        recorded, _ = _read_manifest(manifest)
+        for which_clips in ("prompts", "clips_per_prompt"):
+            del facts[which_clips]
+            recorded.pop(which_clips, None)
+        _refuse_changed(manifest, recorded, facts)
+
+
 def describe(config: GenerateConfig) -> str:
     """Return what a run would do, from config files alone.
 
@@ -246,28 +268,32 @@ def _verified(manifest: Path, facts: dict[str, Any], clips: list[_Clip]) -> dict
     """Return file name -> sha256 of the clips that are there and whole."""
     if not manifest.is_file():
         return {}
-    try:
-        older = {
-            "attention_plan": None,
-            "causal": None,
-            "stream": False,
-            "merge_adapter": False,
-        }  # what manifests did not say once
-        recorded = {**older, **json.loads(manifest.read_text())}
-        entries = {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{manifest} is damaged: delete it to generate its clips again.") from error
-    if changed := changed_fields(recorded, facts):
-        raise ConfigError(
-            f"{manifest.parent} holds clips made with other settings ({', '.join(changed)} changed): give another "
-            "output_dir, or delete that folder."
-        )
+    recorded, entries = _read_manifest(manifest)
+    _refuse_changed(manifest, recorded, facts)
     wanted = {clip.file for clip in clips}
     return {
         name: sha256
         for name, sha256 in entries.items()
         if name in wanted and (manifest.parent / name).is_file() and sha256_file(manifest.parent / name) == sha256
     }
+
+
+def _read_manifest(manifest: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the recorded facts, and file name -> sha256."""
+    older = {"attention_plan": None, "causal": None, "stream": False, "merge_adapter": False}  # not said once
+    try:
+        recorded = {**older, **json.loads(manifest.read_text())}
+        return recorded, {entry["file"]: entry["sha256"] for entry in recorded.pop("clips")}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{manifest} is damaged: delete it to generate its clips again.") from error
+
+
+def _refuse_changed(manifest: Path, recorded: dict[str, Any], facts: dict[str, Any]) -> None:
+    if changed := changed_fields(recorded, facts):
+        raise ConfigError(
+            f"{manifest.parent} holds clips made with other settings ({', '.join(changed)} changed): give another "
+            "output_dir, or delete that folder."
+        )
 
 
 def _write_manifest(manifest: Path, facts: dict[str, Any], clips: list[_Clip], done: dict[str, str]) -> None:

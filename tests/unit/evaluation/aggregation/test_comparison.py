@@ -158,13 +158,47 @@ def test_a_total_over_some_of_the_clips_is_called_partial(vbench_table: Any) -> 
     whole = compare_systems(vbench_table(system="base"), vbench_table(), num_resamples=100).totals[-1]
     fewer = compare_systems(vbench_table(system="base"), vbench_table(num_prompts=11), num_resamples=100).totals[-1]
     assert (whole.is_partial, fewer.is_partial) == (False, True)
+
+
+@pytest.mark.parametrize(("skipped", "is_partial"), [(2, False), (5, True)])
+def test_a_total_without_clips_that_count_in_one_system_alone_is_called_partial(
+    vbench_table: Any, skipped: int, is_partial: bool
+) -> None:
     base, mine = vbench_table(system="base"), vbench_table()
-    for scores, index in ((base, 2), (mine, 5)):  # VBench skips other clips of "color" in each system
+    for scores, index in ((base, 2), (mine, skipped)):  # VBench skips clips of "color"
         scores.values["color"][index] = math.nan
         statuses = list(scores.statuses["color"])
         statuses[index] = "skipped"
         scores.statuses["color"] = tuple(statuses)
-    assert not compare_systems(base, mine, num_resamples=100).totals[-1].is_partial
+    assert compare_systems(base, mine, num_resamples=100).totals[-1].is_partial is is_partial
+
+
+def _static_clips(table: Any, system: str, still: slice, level: float) -> Any:
+    """Return flickering scores of 25 clips of each of two prompts, of which five count, as a run's table has them."""
+    name, every = "temporal_flickering", np.full((2, 25), math.nan)
+    every[:, still] = level + 0.001 * _noise(7, 50).reshape(2, 25)[:, still]
+    counts = np.cumsum(np.isfinite(every), axis=1) <= 5
+    scores = table(
+        {name: np.where(counts, every, math.nan).ravel()},
+        system=system,
+        samples=25,
+        family="vbench-port",
+        missing="skipped",
+    )
+    return replace(
+        scores,
+        columns=tuple(replace(column, first_of_prompt=5) for column in scores.columns),
+        beyond_first={name: np.where(counts, math.nan, every).ravel()},
+    )
+
+
+def test_the_first_pairs_that_stand_still_in_both_systems_are_compared(table: Any) -> None:
+    base = _static_clips(table, "base", slice(0, 25), 0.9)  # counts 0 to 4
+    mine = _static_clips(table, "mine", slice(5, 25), 0.95)  # counts 5 to 9
+    (change,) = compare_systems(base, mine, num_resamples=100).changes
+    assert (change.num_pairs, change.difference.num_clusters) == (10, 2)
+    assert change.difference.mean == pytest.approx(0.05)
+    assert change.baseline.mean == pytest.approx(np.mean(base.passed("temporal_flickering").reshape(2, 25)[:, 5:10]))
 
 
 def test_systems_without_a_common_prompt_are_refused(table: Any) -> None:

@@ -150,3 +150,17 @@ def test_total_where_nothing_is_of_vbench_is_refused(table: Any) -> None:
     comparison = compare_systems(table({"a": np.zeros(9)}, system="base"), table({"a": np.arange(9.0)}))
     with pytest.raises(ConfigError, match="no score of this comparison is of VBench"):
         check_gate(comparison, [parse_rule("total < 0")])
+
+
+@pytest.mark.parametrize("rule", ["any < 0", "any.low < -1", "any.coverage < 1", "b < 0", "a < 0 and b.coverage < 1"])
+@pytest.mark.parametrize("reason", ["lost", "changed"])
+def test_a_score_that_was_not_compared_passes_no_rule_about_it(table: Any, rule: str, reason: str) -> None:
+    base, better = {"a": np.zeros(20), "b": np.ones(20)}, np.linspace(1, 2, 20)
+    mine = table({"a": better, "b": np.full(20, math.nan) if reason == "lost" else better})
+    if reason == "changed":
+        mine = replace(mine, columns=tuple(replace(c, metric="v2" if c.name == "b" else "") for c in mine.columns))
+    comparison = compare_systems(table(base, system="base"), mine)
+    results = check_gate(comparison, [parse_rule(rule), parse_rule("a < 0"), parse_rule("any > 0.5")])
+    assert [result.has_failed for result in results] == [True, False, True]
+    assert results[0].reason.startswith("cannot be decided, b was not compared: ")
+    assert results[2].reason.startswith("a.gain = 1.5")

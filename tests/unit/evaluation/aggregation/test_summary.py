@@ -89,6 +89,14 @@ def test_a_column_says_how_many_clips_the_static_filter_left(table: Any) -> None
     assert (summary.dimensions[0].num_skipped, summary.dimensions[0].coverage) == (4, pytest.approx(1 / 3))
 
 
+def test_totals_with_flickering_of_moving_clips_say_so(vbench_table: Any) -> None:
+    scores = vbench_table(family="vbench-official")
+    told = "Totals of vbench-official count temporal flickering of moving clips too"
+    assert any(told in warning for warning in summarise(scores, num_resamples=100).warnings)
+    filtered = replace(scores, columns=tuple(replace(column, first_of_prompt=5) for column in scores.columns))
+    assert not any(told in warning for warning in summarise(filtered, num_resamples=100).warnings)
+
+
 def test_vbench_long_enters_no_total_and_no_other_familys(vbench_table: Any, table: Any) -> None:
     long = vbench_table(family="vbench-long-port")
     summary = summarise(long, num_resamples=100)

@@ -271,6 +271,19 @@ def test_headline_says_which_is_better(tmp_path: Path, gain: float, words: str, 
     assert verdict_tone(comparison) == tone
 
 
+def test_headline_names_scores_that_were_not_compared(tmp_path: Path) -> None:
+    base, other = pair_of(tmp_path)
+    lost = {name: np.full(held.size, np.nan) if name == "hps_v2" else held + 1.0 for name, held in base.values.items()}
+    other = dataclasses.replace(other, values=lost)
+    comparison = compare_systems(base, other, num_resamples=200, num_permutations=2000)
+    assert headline(comparison).endswith("; not compared: hps_v2.")
+    only = [change for change in comparison.changes if change.column.name == "clip_score"]
+    gained = dataclasses.replace(comparison, changes=tuple(only))
+    assert headline(gained).endswith("gains on 1 of 1 scores and loses on none; not compared: hps_v2.")
+    assert verdict_tone(gained) == "calm"
+    assert verdict_tone(dataclasses.replace(gained, uncompared={})) == "good"
+
+
 def test_trust_is_withheld_for_few_prompts_and_questioned_for_holes_and_stillness(tmp_path: Path) -> None:
     base, other = pair_of(tmp_path, num_prompts=72)
     few = [

@@ -156,6 +156,8 @@ def test_only_the_first_clips_of_a_prompt_that_have_a_value_count_where_a_metric
     assert scores.statuses["mean_level"] == ("skipped", "skipped", "ok", "ok", "skipped", "ok")
     assert scores.reasons["mean_level"][0] == "the first 2 clips of its prompt that pass are enough"
     assert np.isnan(scores.values["mean_level"]).tolist() == [True, True, False, False, True, False]
+    assert scores.columns[0].first_of_prompt == 2
+    assert np.isnan(scores.passed("mean_level")).tolist() == [False, True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

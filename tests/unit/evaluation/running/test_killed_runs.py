@@ -1,6 +1,8 @@
 """kill -9 in every phase, then the same command again: the result of a straight run, and at most one clip lost."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from evaluation.running.store import ResultStore
 from evaluation.scores import SystemScores
 from rlhf_video.algorithms import generate
 from rlhf_video.data import sha256_file, write_video
+from rlhf_video.errors import ConfigError
 from rlhf_video.testing import TINY_PROMPTS, tiny_wan_pipeline
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -101,7 +104,7 @@ def in_the_middle_of_a_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def before_the_report(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(commands, "report", lambda _: kill())
+    patch.setattr(commands, "report", lambda *_: kill())
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,27 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         }
     tables = [(run / "report" / "report.md").read_text().split("\n- ")[0] for run in (folder, expected)]
     assert tables[0] == tables[1]
+
+
+def test_clips_of_other_settings_are_not_scored_and_fewer_prompts_are(
+    config: Path, straight: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(straight / "clips", tmp_path / "clips")
+    words = ["run", "--config", str(config), f"output_dir={tmp_path}"]
+    for changes, named in (
+        (("sampling.num_steps=2", "suite.seed=99"), "seed, sampler.num_steps changed"),
+        ((f"systems.a.backbone={tiny_wan_pipeline(tmp_path / 'new', seed=3)}",), "model changed"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds clips made with other settings \\({named}\\)"):
+            commands.execute(parse_request([*words, *changes]))
+    assert not (tmp_path / "run.json").exists() and not (tmp_path / "prompts").exists()
+    manifest = tmp_path / "clips" / "a" / "manifest.json"
+    older = json.loads(manifest.read_text())
+    for name in ("attention_plan", "causal", "stream", "merge_adapter"):
+        del older[name]
+    manifest.write_text(json.dumps(older))
+    assert commands.execute(parse_request([*words, "suite.num_prompts=1"])) == 0
+    assert commands.execute(parse_request(words)) == 0
 
 
 SLOW_METRIC = """

@@ -38,7 +38,10 @@ def full_scores(*, family: Family = "vbench-official") -> SystemScores:
         mine = np.array(asked) == dimension
         values[dimension] = np.where(mine, rng.uniform(0.2, 0.3, mine.size), np.nan)
         statuses[dimension] = tuple[Status | None, ...]("ok" if is_mine else None for is_mine in mine)
-        columns.append(Column(name=dimension, family=family, unit="score", higher_is_better=True))
+        first = CLIPS_PER_PROMPT if dimension == "temporal_flickering" else None
+        columns.append(
+            Column(name=dimension, family=family, unit="score", higher_is_better=True, first_of_prompt=first)
+        )
     return SystemScores(
         system="model",
         entries=tuple(entries),
@@ -197,6 +200,13 @@ def test_what_is_missing_is_listed_and_only_packed_under_a_label(tmp_path: Path)
 def test_clips_that_vbench_leaves_out_too_are_no_gap() -> None:
     assert submission_gaps(without(full_scores(), "color", "skipped")) == ()
     assert submission_gaps(without(full_scores(), "color", "failed")) == ("color: 424 of 425 clips have a value",)
+
+
+def test_flickering_of_clips_that_no_static_filter_saw_is_a_gap() -> None:
+    scores = full_scores()
+    unfiltered = replace(scores, columns=tuple(replace(column, first_of_prompt=None) for column in scores.columns))
+    (gap,) = submission_gaps(unfiltered)
+    assert gap.startswith("temporal_flickering: no static filter is on record")
 
 
 def test_a_clip_that_is_not_there_is_a_gap() -> None:

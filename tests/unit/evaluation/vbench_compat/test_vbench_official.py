@@ -34,7 +34,7 @@ from rlhf_video.errors import DataError
 
 SCORER = Path(vbench_cache.__file__).with_name("vbench_scorer.py")
 STAND_IN = Path(__file__).with_name("stand_in_scorer.py")
-Build = Callable[[str], VBenchOfficial]
+Build = Callable[..., VBenchOfficial]
 FACTS = {
     "object_class": {"object": "person"},
     "multiple_objects": {"object": "bird and cat"},
@@ -80,11 +80,11 @@ def stand_in(cache: Path) -> Iterator[Build]:
         deadline_s=60.0,
     )
 
-    def make(dimension: str) -> VBenchOfficial:
+    def make(dimension: str, **options: Any) -> VBenchOfficial:
         with pytest.MonkeyPatch.context() as patch:
             pretend_all_is_there(patch)
             patch.setattr(vbench_official, "_shared_worker", lambda *_: worker)
-            return VBenchOfficial(dimension, cache_dir=cache, device="cpu")
+            return VBenchOfficial(dimension, cache_dir=cache, device="cpu", **options)
 
     yield make
     worker.close()
@@ -168,6 +168,31 @@ def test_swallowed_failure_is_a_failure(
 ) -> None:
     with pytest.raises(ItemError, match=named):
         build(dimension).score(clip(tmp_path, prompt=prompt))
+
+
+def test_flickering_is_asked_of_clips_that_pass_the_ports_static_filter(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filter:
+        def __init__(self, weights: str, **_: object) -> None:
+            assert weights == "raft_things"
+
+        def why_moving(self, clip: DecodedClip) -> str | None:
+            return "it moves: a lot" if clip.entry.prompt == "moves" else None
+
+    monkeypatch.setattr(vbench_official, "StaticFilter", Filter)
+    metric = build("temporal_flickering", static_filter="raft_things")
+    assert (metric.spec.first_of_prompt, metric.spec.reads, metric.spec.weights) == (5, "frames", ("raft_things",))
+    assert build("temporal_flickering").spec.first_of_prompt is None
+    still, moving = (
+        dataclasses.replace(clip(tmp_path, prompt=prompt), frames=torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
+        for prompt in ("stands still", "moves")
+    )
+    assert metric.score(still).values == {"temporal_flickering": 0.25}
+    with pytest.raises(SkipClipError, match="it moves: a lot"):
+        metric.score(moving)
+    with pytest.raises(RewardError, match="temporal_flickering alone: drop it for scene"):
+        build("scene", static_filter="raft_things")
 
 
 def test_models_are_loaded_once(build: Build, shared: Path, tmp_path: Path) -> None:
