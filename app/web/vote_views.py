@@ -1,6 +1,6 @@
 """What browsers get to see of studies, assignments and votes: no system, no file, no id of a clip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from sqlalchemy import select
@@ -14,14 +14,15 @@ from app.voting.assignments import practice_left, progress_of
 from app.voting.votes import answers_on_screen, current_vote
 
 
-def study_plain(session: Session, study: Study, rater: Rater | None) -> dict[str, Any]:
-    """Return a study as a rater may know it."""
+def study_plain(session: Session, study: Study, rater: Rater | None, agreed: Set[str]) -> dict[str, Any]:
+    """Return a study as a rater may know it; `agreed` are the versions of the information that they accepted."""
     policy = policy_of(study)
     return {
         "slug": study.slug,
         "name": study.name,
         "is_open": study.status == "open",
         "consent_version": policy.consent_version,
+        "consented": policy.consent_version in agreed,
         "questions": list(policy.questions),
         "practice_left": practice_left(session, study, rater) if rater else policy.practice,
     }

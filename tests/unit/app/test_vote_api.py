@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
@@ -200,6 +202,27 @@ def test_both_unacceptable_needs_no_answers(arena: Arena, client: TestClient) ->
     reply = client.post("/api/v1/votes", json=ballot(ask(client), answers={}, both_unacceptable=True))
     assert reply.status_code == 201
     assert [(vote.both_bad, vote.answers) for vote in stored_votes(arena)] == [(True, {})]
+
+
+def test_consent_holds_for_each_study_whose_information_was_accepted(
+    arena: Arena, client: TestClient, make_study: Callable[..., Study]
+) -> None:
+    def add(session: Session) -> None:
+        make_study(session, arena.config.data, "second", prompts=2, consent_version="2")
+
+    def agreed() -> dict[str, bool]:
+        return {study["slug"]: study["consented"] for study in client.get("/api/v1/session").json()["studies"]}
+
+    def asked(study: str) -> int:
+        return client.post("/api/v1/assignments", json={"study": study}).status_code
+
+    arena.writer.run(add)
+    assert (agreed(), asked("second")) == ({"demo": True, "second": False}, 403)
+    assert client.post("/api/v1/consent", json={"version": "2"}).status_code == 200
+    assert agreed() == {"demo": True, "second": True}
+    assert (asked("second"), asked("demo"), asked("demo")) == (201, 201, 200)
+    with TestClient(create_api(arena), headers=client.headers) as other:
+        assert [study["consented"] for study in other.get("/api/v1/session").json()["studies"]] == [False, False]
 
 
 def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> None:
