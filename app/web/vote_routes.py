@@ -110,7 +110,7 @@ async def vote(request: Request, response: Response, body: VoteBody) -> dict[str
             "revision": stored.revision,
             "stored_at": stored.stored_at.isoformat(),
             "undo_until": undo_until(stored, policy_of(study)).isoformat(),
-            "feedback": feedback(assignment, stored.answers),
+            "feedback": feedback(policy_of(study), assignment, stored),
             "progress": {"voted": progress.voted, "wanted": progress.wanted},
         }, is_new
 

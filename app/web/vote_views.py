@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import Assignment, Rater, Study, Video, Vote
+from app.quality.gold_results import is_right, wrong_answers
 from app.studies.study import QUESTIONS, StudyPolicy, policy_of
 from app.voting.answers import displayed
 from app.voting.assignments import practice_left, progress_of
@@ -79,12 +80,16 @@ def _clip_plain(arena: Arena, assignment: Assignment, video: Video, side: str, p
     }
 
 
-def feedback(assignment: Assignment, answers: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return whether a practice answer was right, and what was expected; None for every other pair."""
+def feedback(policy: StudyPolicy, assignment: Assignment, vote: Vote) -> dict[str, Any] | None:
+    """Return whether a practice answer was right, and what was expected.
+
+    None for every other pair, and where too little was answered to say.
+    """
     pair = assignment.pair
-    if pair.kind != "practice" or not pair.expected:
+    expected = policy.asked(pair.expected or {})
+    verdict = is_right(vote.answers, expected) if pair.kind == "practice" else None
+    if verdict is None:
         return None
-    wrong = {name: answer for name, answer in pair.expected.items() if answers.get(name) != answer}
-    shown = displayed(wrong, a_is_left=assignment.a_is_left)
+    shown = displayed(wrong_answers(vote.answers, expected), a_is_left=assignment.a_is_left)
     told = ", ".join(f"{QUESTIONS[name].title}: {answer}" for name, answer in shown.items())
-    return {"is_right": not wrong, "message": f"We expected {told}." if wrong else "That is what we see, too."}
+    return {"is_right": verdict, "message": "That is what we see, too." if verdict else f"We expected {told}."}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
-from app.database.tables import Assignment, AuditEntry, Rater, Study, Video, Vote, utc_now
+from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
 from app.web.server import create_api
 from tests.unit.app.conftest import on_both_databases
 
@@ -223,6 +223,41 @@ def test_consent_holds_for_each_study_whose_information_was_accepted(
     assert (asked("second"), asked("demo"), asked("demo")) == (201, 201, 200)
     with TestClient(create_api(arena), headers=client.headers) as other:
         assert [study["consented"] for study in other.get("/api/v1/session").json()["studies"]] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_right", "message"),
+    [
+        ({"overall": "A"}, True, "That is what we see, too."),
+        ({"overall": "B"}, False, "We expected Overall: {A}."),
+        ({}, None, None),  # both unacceptable, and nothing else said
+    ],
+)
+def test_practice_tells_of_the_questions_on_the_screen_alone(
+    arena: Arena,
+    client: TestClient,
+    make_study: Callable[..., Study],
+    answers: dict[str, str],
+    is_right: bool | None,
+    message: str | None,
+) -> None:
+    def add(session: Session) -> None:
+        settings = {"questions": ("overall",), "practice": 1}
+        study = make_study(session, arena.config.data, "one", prompts=2, **settings)
+        first = session.scalars(select(Pair).where(Pair.study_id == study.id)).first()
+        assert first is not None
+        first.kind, first.gold, first.expected = "practice", "blur", {"overall": "A", "visual_quality": "A"}
+
+    arena.writer.run(add)
+    pair = client.post("/api/v1/assignments", json={"study": "one"}).json()
+    assert (pair["kind"], [question["name"] for question in pair["questions"]]) == ("practice", ["overall"])
+    with arena.reading() as session:
+        side = {"A": "left", "B": "right"} if session.get_one(Assignment, pair["assignment"]).a_is_left else {}
+    side = side or {"A": "right", "B": "left"}
+    sent = ballot(pair, answers={name: side[answer] for name, answer in answers.items()}, both_unacceptable=not answers)
+    feedback = client.post("/api/v1/votes", json=sent).json()["feedback"]
+    told = message and message.format(**side)
+    assert feedback == (None if is_right is None else {"is_right": is_right, "message": told})
 
 
 def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> None:
