@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import Assignment, Pair, Rater, Vote
+from app.pages.rater_pages import draw_progress
 from app.quality.agreement import question_agreement
 from app.quality.gold_results import gold_results
 from app.quality.reliability import RaterReport, rater_reports
@@ -83,6 +84,19 @@ def test_gold_is_judged_by_what_was_asked_and_said(
     with arena.reading() as session:
         by_rater = gold_results(session, find_study(session, "demo"))
     assert by_rater == ({report.rater: counts} if counts[1] else {})
+
+
+def test_progress_of_a_rater_is_the_same_whatever_was_known_of_a_pair(arena: Arena, client: TestClient) -> None:
+    cookie = client.cookies["arena_session"]
+    said = say(arena, client, "A")
+    seen = [draw_progress(arena, cookie)]
+    for expected in ("A", "B"):
+        values = {"kind": "gold", "expected": {"overall": expected}}
+        change = update(Pair).where(Pair.id == said["pair"]).values(**values)
+        arena.writer.run(lambda session, change=change: session.execute(change) and None)
+        seen.append(draw_progress(arena, cookie))
+    assert "1 of 4 pairs judged" in seen[0]
+    assert seen[1] == seen[2] == seen[0].replace("1 of 4", "1 of 3")  # the test took a real pair away
 
 
 def test_the_shorter_clock_is_the_decision_time(arena: Arena, client: TestClient) -> None:

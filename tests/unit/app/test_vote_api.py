@@ -1,10 +1,12 @@
 """The raters' API: leases, votes that count once, and what is refused."""
 
+import os
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
 from app.web.server import create_api
-from tests.unit.app.conftest import on_both_databases
+from tests.unit.app.conftest import SYSTEMS, on_both_databases
 
 ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
 
@@ -312,6 +314,9 @@ def test_clips_are_served_in_ranges_and_only_by_their_token(client: TestClient) 
     part = client.get(url, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole.content[10:20])
     assert client.head(url).headers["content-length"] == str(len(whole.content))
+    for condition, status in ((whole.headers["etag"], 206), ('"another"', 200), ("Sat, 01 Jan 2000 00:00:00 GMT", 200)):
+        again = client.get(url, headers={"Range": "bytes=10-19", "If-Range": condition})
+        assert (again.status_code, len(again.content)) == (status, 10 if status == 206 else len(whole.content))
     for wrong in (url[:-3] + "AAA", "/media/x", "/media/..%2f..%2farena.sqlite", "/media/" + "A" * 200):
         assert client.get(wrong).status_code == 404, wrong
 
@@ -319,13 +324,29 @@ def test_clips_are_served_in_ranges_and_only_by_their_token(client: TestClient) 
 def test_no_byte_before_the_vote_names_a_system(arena: Arena, client: TestClient) -> None:
     with arena.reading() as session:
         paths = [path for (files,) in session.execute(select(Video.play_files)) for path in files.values()]
+    secrets = (*SYSTEMS, "source/", *paths, *(Path(path).stem for path in paths))
     pair = ask(client)
     replies = [client.get("/api/v1/session"), client.post("/api/v1/assignments", json={"study": "demo"})]
     replies += [client.get(pair[side]["sources"][0]["url"]) for side in ("left", "right")]
     for reply in replies:
         told = reply.content + repr(sorted(reply.headers.items())).encode() + reply.url.path.encode()
-        for secret in (b"wan-plain", b"wan-tuned", b"source/", *(path.encode() for path in paths)):
-            assert secret not in told, secret
+        for secret in secrets:
+            assert secret.encode() not in told, secret
+
+
+def test_headers_of_a_clip_do_not_tell_when_it_was_written(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+
+    def headers() -> list[dict[str, str]]:
+        asked = ({}, {"Range": "bytes=0-9"})
+        urls = [pair[side]["sources"][0]["url"] for side in ("left", "right")]
+        return [dict(client.get(url, headers=each).headers) for url in urls for each in asked]
+
+    before = headers()  # systems are imported one after the other, and spoiled copies are made last
+    for number, file in enumerate((arena.config.data / "play").iterdir()):
+        os.utime(file, (number, number))
+    assert headers() == before
+    assert all("last-modified" not in each for each in before)
 
 
 @pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
