@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sqlalchemy import Engine
@@ -31,6 +31,8 @@ class Arena:
     """The same."""
     pairs: PairTables
     """The same."""
+    agreed: set[tuple[str, str]] = field(default_factory=set)
+    """Raters' ids and versions of the study information that they agreed to, as far as they were asked; the same."""
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:

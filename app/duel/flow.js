@@ -21,8 +21,10 @@ class Flow {
     this.panel.state("loading");
     const { status, body } = await this.patience.send("session");
     if (status !== 200) return this.panel.message("The page cannot start", reasonOf({ status, body }), "Try again");
-    if (!body.consented) return this.needConsent();
-    this.study ||= (body.studies ?? []).find((study) => study.is_open)?.slug;
+    const studies = body.studies ?? [];
+    this.study ||= studies.find((study) => study.is_open)?.slug;
+    const hasAgreed = studies.find((study) => study.slug === this.study)?.consented ?? body.consented;
+    if (!hasAgreed) return this.needConsent();
     this.store = new Store(`rlhf-video.duel.${body.rater ?? "rater"}.`);
     this.outbox = new Outbox(this.store, this.patience, (vote, answer) => this.answered(vote, answer));
     if (this.outbox.votes().length > 0) await this.outbox.deliver(); // it goes on to the next pair

@@ -1,16 +1,24 @@
-/* Asks for consent where the session has none; a panel's ids in the address go along, so that it can pay its raters. */
+/* Asks for consent to the study that the duel shows; a panel's ids in the address go along, so that it can pay its raters. */
 const section = element.querySelector(".consent");
+const address = new URLSearchParams(window.location.search);
 let version = "1";
+
+/* The study that the duel takes: that of the address, or else the first that is open. */
+function studyOf({ studies }) {
+  const slug = address.get("study");
+  return studies.find((study) => (slug ? study.slug === slug : study.is_open));
+}
 
 async function look() {
   const session = await (await fetch("/api/v1/session")).json();
-  version = session.studies[0]?.consent_version ?? version;
-  section.hidden = session.consented;
-  document.getElementById("duel")?.toggleAttribute("hidden", !session.consented);
+  const study = studyOf(session);
+  const hasAgreed = study?.consented ?? session.consented;
+  version = (study ?? session.studies[0])?.consent_version ?? version;
+  section.hidden = hasAgreed;
+  document.getElementById("duel")?.toggleAttribute("hidden", !hasAgreed);
 }
 
 async function agree() {
-  const address = new URLSearchParams(window.location.search);
   const panel = {};
   for (const name of ["PROLIFIC_PID", "STUDY_ID", "SESSION_ID"]) if (address.get(name)) panel[name] = address.get(name);
   const reply = await fetch("/api/v1/consent", {

@@ -52,7 +52,7 @@ def build_rater_pages(arena: Arena) -> gr.Blocks:
         gr.HTML(html_template=_text("forget.html"), css_template=_text("board.css"), js_on_load=_text("forget.js"))
 
         def draw(request: gr.Request) -> str:
-            return _progress(arena, request)
+            return draw_progress(arena, request.cookies.get(RATER_COOKIE))
 
         pages.load(draw, None, mine, api_visibility="private", show_progress="hidden")
     with pages.route("Leaderboard", "/leaderboard"):
@@ -113,17 +113,20 @@ def draw_board(arena: Arena, slug: str | None, settings: BoardSettings) -> str:
         return f"<p>{escape(str(error))}</p>"
 
 
-def _progress(arena: Arena, request: gr.Request) -> str:
+def draw_progress(arena: Arena, cookie: str | None) -> str:
+    """Return a rater's progress as HTML.
+
+    Nothing of pairs whose answer is known is counted: a number that grows with a vote says that the pair was one, and
+    whether the answer was right, while it can still be taken back.
+    """
     with arena.reading() as session:
-        rater = find_rater(session, request.cookies.get(RATER_COOKIE))
+        rater = find_rater(session, cookie)
         if rater is None:
             return "<p>You have not judged anything yet.</p>"
         lines = []
         for study in session.scalars(select(Study).order_by(Study.created_at)):
             progress = progress_of(session, study, rater)
-            right, total = gold_results(session, study).get(rater.id, (0, 0))
-            checks = f", {right} of {total} attention checks right" if total else ""
-            done = f"{progress.voted} of {progress.wanted} pairs judged{checks}"
+            done = f"{progress.voted} of {progress.wanted} pairs judged"
             lines.append(f"<li><b>{escape(study.name)}</b>: {done}</li>")
         name = escape(rater.pseudonym)
     who = f"<p>You are <b>{name}</b> here; nobody knows more about you.</p>"

@@ -7,15 +7,32 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.tables import Assignment, Pair, Study, Vote
+from app.studies.study import policy_of
 
 
-def is_right(answers: Mapping[str, str], expected: Mapping[str, str]) -> bool:
-    """Return whether an answer to a gold pair is right: every question that has a known answer."""
-    return all(answers.get(question) == answer for question, answer in expected.items())
+def is_right(answers: Mapping[str, str], expected: Mapping[str, str]) -> bool | None:
+    """Return whether an answer to a gold pair is right; None where it does not say.
+
+    Whoever calls both clips unacceptable may leave questions open. Of identical clips that is right, they are equally
+    bad; which of two different ones is better stays unsaid.
+
+    Args:
+        answers: Question -> A, tie or B.
+        expected: Known answers to questions of the study, see `StudyPolicy.asked`.
+    """
+    if wrong_answers(answers, expected):
+        return False
+    is_identical = set(expected.values()) == {"tie"}
+    return True if is_identical or (expected and expected.keys() <= answers.keys()) else None
+
+
+def wrong_answers(answers: Mapping[str, str], expected: Mapping[str, str]) -> dict[str, str]:
+    """Return what was expected of the questions that were answered otherwise."""
+    return {question: answer for question, answer in expected.items() if answers.get(question, answer) != answer}
 
 
 def gold_results(session: Session, study: Study, *, at: datetime | None = None) -> dict[str, tuple[int, int]]:
-    """Return rater -> (gold pairs answered right, answered in all).
+    """Return rater -> (gold pairs answered right, answered in all); answers that say nothing are left out.
 
     Args:
         session: Only read from.
@@ -33,10 +50,10 @@ def gold_results(session: Session, study: Study, *, at: datetime | None = None) 
     current: dict[str, tuple[str, Vote, Mapping[str, str]]] = {}
     for vote, rater, expected in rows:
         current[vote.assignment_id] = (rater, vote, expected)
-    results: dict[str, tuple[int, int]] = {}
+    policy, results = policy_of(study), dict[str, tuple[int, int]]()
     for rater, vote, expected in current.values():
-        if vote.withdrawn:
-            continue
-        right, total = results.get(rater, (0, 0))
-        results[rater] = (right + is_right(vote.answers, expected), total + 1)
+        verdict = None if vote.withdrawn else is_right(vote.answers, policy.asked(expected))
+        if verdict is not None:
+            right, total = results.get(rater, (0, 0))
+            results[rater] = (right + verdict, total + 1)
     return results

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.tables import Prompt, Study, Video
-from app.studies.study import policy_of
+from app.studies.study import StudyPolicy, policy_of
 from app.voting.answers import displayed
 from app.voting.clean_votes import CurrentRow, current_rows
 from rlhf_video.preferences.pair import OVERALL
@@ -28,7 +28,7 @@ class Judgement:
     systems: tuple[str, str] | None
     """Names of the systems of A and B; None for gold pairs."""
     expected: Mapping[str, str] | None
-    """Known answers of a gold pair, question -> A, tie or B."""
+    """Known answers of a gold pair to the study's questions, question -> A, tie or B."""
     repeats: str | None
     """Assignment whose answers this one checks, with the sides swapped."""
     answers: Mapping[str, str]
@@ -71,15 +71,15 @@ def read_judgements(session: Session, study: Study) -> list[Judgement]:
         .where(Prompt.study_id == study.id)
     )
     lasts_s = {name: num_frames / fps for name, num_frames, fps in clips}
-    min_watch_s = policy_of(study).min_watch_s
+    policy = policy_of(study)
     return [
-        _judgement(row, min(min_watch_s, max(lasts_s[row[2].a_id], lasts_s[row[2].b_id])))
+        _judgement(row, policy, min(policy.min_watch_s, max(lasts_s[row[2].a_id], lasts_s[row[2].b_id])))
         for row in current_rows(session, study)
         if not row[0].withdrawn and not row[3] and row[2].kind != "practice"
     ]
 
 
-def _judgement(row: CurrentRow, least_s: float) -> Judgement:
+def _judgement(row: CurrentRow, policy: StudyPolicy, least_s: float) -> Judgement:
     vote, assignment, pair, _, _, first, second = row
     claimed = float(vote.telemetry.get("decision_ms") or math.inf) / 1000
     # After an undo the pair was seen before: only the browser knows how long.
@@ -89,7 +89,7 @@ def _judgement(row: CurrentRow, least_s: float) -> Judgement:
         rater=assignment.rater_id,
         pair=pair.id,
         systems=(first.name, second.name) if pair.kind == "real" else None,
-        expected=pair.expected if pair.kind == "gold" else None,
+        expected=policy.asked(pair.expected or {}) if pair.kind == "gold" else None,
         repeats=assignment.repeats,
         answers=vote.answers,
         both_bad=vote.both_bad,

@@ -99,8 +99,9 @@ def assess(
 
 
 def gold_counts(judgements: Sequence[Judgement]) -> tuple[int, int]:
-    """Return the gold pairs answered right, and in all."""
-    marks = [is_right(each.answers, each.expected) for each in judgements if each.expected is not None]
+    """Return the gold pairs answered right, and in all; answers that say nothing are left out."""
+    verdicts = [is_right(each.answers, each.expected) for each in judgements if each.expected is not None]
+    marks = [verdict for verdict in verdicts if verdict is not None]
     return sum(marks), len(marks)
 
 

@@ -1,7 +1,7 @@
 """Pairs whose answer is known: for practice, and hidden among the others to see who pays attention.
 
 Identical clips (the answer is "same"), a clip against a spoiled copy of itself, and a clip against one that was made
-for another prompt. None of them ever counts for a system.
+for another prompt. None of them ever counts for a system. What is known is kept of the questions that the study asks.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,8 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
         arena: Open for writing.
         slug: The study; it has clips.
         count: How many: half of them spoiled, a quarter identical, a quarter of another prompt; practice shows spoiled
-            ones alone, which explain themselves.
+            ones alone, which explain themselves. There are none of another prompt, and so fewer in all, where the
+            study does not ask which clip matches the text.
         kind: What they are for.
         seed: Draws the clips.
 
@@ -63,7 +64,8 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
     """
     with arena.reading() as session:
         study = find_study(session, slug)
-        media = policy_of(study).media
+        policy = policy_of(study)
+        media = policy.media
         videos = session.scalars(
             select(Video)
             .join(System, System.id == Video.system_id)
@@ -95,8 +97,10 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
             rest = drawn[num_spoiled:] or drawn
             pairs += [_identical_pair(study.id, video) for video in rest[: count // 4]]
             pairs += _swapped_pairs(study.id, drawn, count - len(pairs))
+        for pair in pairs:
+            pair.expected = policy.asked(pair.expected or {})
         known = set(session.execute(select(Pair.prompt_id, Pair.a_id, Pair.b_id).where(Pair.kind == kind)))
-        new = [pair for pair in pairs if (pair.prompt_id, pair.a_id, pair.b_id) not in known]
+        new = [pair for pair in pairs if pair.expected and (pair.prompt_id, pair.a_id, pair.b_id) not in known]
         for pair in new:
             pair.kind = kind
         session.add_all(new)

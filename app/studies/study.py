@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,6 +101,10 @@ class StudyPolicy:
         if not 0.0 < self.uniform_share <= 1.0:
             raise ConfigError(f"uniform_share={self.uniform_share} must be above 0 and at most 1.")
         check_range("error_rate", self.error_rate, above=0.0, below=1.0)
+
+    def asked(self, answers: Mapping[str, str]) -> dict[str, str]:
+        """Return the answers, by question, to what this study asks."""
+        return {question: answer for question, answer in answers.items() if question in self.questions}
 
 
 def policy_of(study: Study) -> StudyPolicy:

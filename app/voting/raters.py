@@ -1,13 +1,15 @@
 """Raters are pseudonyms: a cookie leads to one, and erasing it leaves the tally as it was."""
 
 import hashlib
+import json
 import secrets
+from collections.abc import Set
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.database.audit_log import append_entry
-from app.database.tables import Rater, RaterSession, utc_now
+from app.database.tables import AuditEntry, Rater, RaterSession, utc_now
 
 _COLOURS = ("amber", "azure", "coral", "green", "indigo", "ivory", "lilac", "olive", "pearl", "rose", "teal", "umber")
 _ANIMALS = ("crane", "dormouse", "finch", "hare", "heron", "lynx", "marten", "newt", "otter", "owl", "plover", "wren")
@@ -70,6 +72,22 @@ def consent(
         session, actor=rater.pseudonym, action="rater.consented", subject=rater.id, details={"version": version}
     )
     return rater
+
+
+def agreed_versions(session: Session, rater: Rater, wanted: Set[str]) -> Set[str]:
+    """Return which of some versions of the study information a rater has agreed to, the last one or an earlier one.
+
+    Args:
+        session: Only read from.
+        rater: Who.
+        wanted: Versions of the studies that are asked about.
+    """
+    if wanted <= {rater.consent_version}:
+        return wanted  # the usual case: the audit log is long, and has no index for this
+    entries = session.scalars(
+        select(AuditEntry.details).where(AuditEntry.action == "rater.consented", AuditEntry.subject == rater.id)
+    )
+    return wanted & {rater.consent_version, *(json.loads(details)["version"] for details in entries)}
 
 
 def erase(session: Session, rater: Rater) -> None:

@@ -11,7 +11,7 @@ from app.arena_state import Arena
 from app.database.tables import Assignment, Rater, Study
 from app.studies.study import policy_of
 from app.voting.assignments import give_up, next_assignment, progress_of
-from app.voting.raters import consent, erase, find_rater, new_cookie
+from app.voting.raters import agreed_versions, consent, erase, find_rater, new_cookie
 from app.voting.tokens import TokenError
 from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
@@ -31,10 +31,13 @@ def read_session(request: Request) -> dict[str, Any]:
     with arena.reading() as session:
         rater = find_rater(session, session_cookie(request))
         studies = session.scalars(select(Study).where(Study.status != "closed").order_by(Study.created_at)).all()
+        is_active = rater is not None and rater.status == "active"
+        versions = {policy_of(study).consent_version for study in studies}
+        agreed = agreed_versions(session, rater, versions) if rater is not None and is_active else frozenset()
         return {
             "rater": rater.pseudonym if rater else None,
-            "consented": rater is not None and rater.status == "active",
-            "studies": [study_plain(session, study, rater) for study in studies],
+            "consented": is_active,
+            "studies": [study_plain(session, study, rater, agreed) for study in studies],
         }
 
 
@@ -73,8 +76,8 @@ async def ask_for_pair(request: Request, response: Response, body: AssignmentBod
         study = session.scalar(select(Study).where(Study.slug == body.study))
         if study is None:
             raise ApiError(404, "unknown_study", f"There is no study '{body.study}'.")
-        if rater.consent_version != policy_of(study).consent_version:
-            raise ApiError(403, "not_consented", "The study's information has changed: please agree to it again.")
+        if not _has_agreed(session, arena, rater, policy_of(study).consent_version):
+            raise ApiError(403, "not_consented", "Please read and accept this study's information first.")
         leased = next_assignment(session, study, rater, arena.rng, arena.tally, arena.pairs)
         if leased is None:
             return None
@@ -107,7 +110,7 @@ async def vote(request: Request, response: Response, body: VoteBody) -> dict[str
             "revision": stored.revision,
             "stored_at": stored.stored_at.isoformat(),
             "undo_until": undo_until(stored, policy_of(study)).isoformat(),
-            "feedback": feedback(assignment, stored.answers),
+            "feedback": feedback(policy_of(study), assignment, stored),
             "progress": {"voted": progress.voted, "wanted": progress.wanted},
         }, is_new
 
@@ -157,6 +160,12 @@ def _consented(session: Session, cookie: str | None) -> Rater:
     if rater.status != "active":
         raise ApiError(403, "blocked", "This session was closed by the organisers.")
     return rater
+
+
+def _has_agreed(session: Session, arena: Arena, rater: Rater, version: str) -> bool:
+    if (rater.id, version) not in arena.agreed and agreed_versions(session, rater, {version}):
+        arena.agreed.add((rater.id, version))  # consent is never taken back, only erased with its rater
+    return (rater.id, version) in arena.agreed
 
 
 def _check_token(arena: Arena, token: str, assignment_id: str, rater: Rater) -> None:

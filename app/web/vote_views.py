@@ -1,6 +1,6 @@
 """What browsers get to see of studies, assignments and votes: no system, no file, no id of a clip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from sqlalchemy import select
@@ -8,20 +8,22 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import Assignment, Rater, Study, Video, Vote
+from app.quality.gold_results import is_right, wrong_answers
 from app.studies.study import QUESTIONS, StudyPolicy, policy_of
 from app.voting.answers import displayed
 from app.voting.assignments import practice_left, progress_of
 from app.voting.votes import answers_on_screen, current_vote
 
 
-def study_plain(session: Session, study: Study, rater: Rater | None) -> dict[str, Any]:
-    """Return a study as a rater may know it."""
+def study_plain(session: Session, study: Study, rater: Rater | None, agreed: Set[str]) -> dict[str, Any]:
+    """Return a study as a rater may know it; `agreed` are the versions of the information that they accepted."""
     policy = policy_of(study)
     return {
         "slug": study.slug,
         "name": study.name,
         "is_open": study.status == "open",
         "consent_version": policy.consent_version,
+        "consented": policy.consent_version in agreed,
         "questions": list(policy.questions),
         "practice_left": practice_left(session, study, rater) if rater else policy.practice,
     }
@@ -78,12 +80,16 @@ def _clip_plain(arena: Arena, assignment: Assignment, video: Video, side: str, p
     }
 
 
-def feedback(assignment: Assignment, answers: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return whether a practice answer was right, and what was expected; None for every other pair."""
+def feedback(policy: StudyPolicy, assignment: Assignment, vote: Vote) -> dict[str, Any] | None:
+    """Return whether a practice answer was right, and what was expected.
+
+    None for every other pair, and where too little was answered to say.
+    """
     pair = assignment.pair
-    if pair.kind != "practice" or not pair.expected:
+    expected = policy.asked(pair.expected or {})
+    verdict = is_right(vote.answers, expected) if pair.kind == "practice" else None
+    if verdict is None:
         return None
-    wrong = {name: answer for name, answer in pair.expected.items() if answers.get(name) != answer}
-    shown = displayed(wrong, a_is_left=assignment.a_is_left)
+    shown = displayed(wrong_answers(vote.answers, expected), a_is_left=assignment.a_is_left)
     told = ", ".join(f"{QUESTIONS[name].title}: {answer}" for name, answer in shown.items())
-    return {"is_right": not wrong, "message": f"We expected {told}." if wrong else "That is what we see, too."}
+    return {"is_right": verdict, "message": "That is what we see, too." if verdict else f"We expected {told}."}

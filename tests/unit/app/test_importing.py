@@ -124,3 +124,14 @@ def test_gold_pairs_have_an_answer_and_no_system_to_count_for(arena: Arena, tmp_
                 assert pair.b.system_id is None
                 assert pair.a.system_id is not None
         assert session.scalar(select(Study.status)) == "paused"  # one system: nothing to compare
+
+
+def test_gold_pairs_know_the_answers_to_what_the_study_asks_alone(arena: Arena, tmp_path: Path) -> None:
+    policy = StudyPolicy(media=MediaPolicy(height=64, width=64), questions=("overall",))
+    arena.writer.run(lambda session: create_study(session, slug="short", name="", policy=policy) and None)
+    import_folder(arena, "short", "one", write_folder(tmp_path / "one", shade=0.9))
+    assert make_gold_pairs(arena, "short", count=4) == 3  # nothing is known of a clip of another prompt
+    with arena.reading() as session:
+        gold = {pair.gold: pair.expected for pair in session.scalars(select(Pair))}
+    assert gold.pop("identical") == {"overall": "tie"}
+    assert list(gold.values()) == [{"overall": "A"}] * 2

@@ -7,7 +7,9 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import Assignment, Pair, Rater, Vote
+from app.pages.rater_pages import draw_progress
 from app.quality.agreement import question_agreement
+from app.quality.gold_results import gold_results
 from app.quality.reliability import RaterReport, rater_reports
 from app.studies.study import find_study
 from app.voting.clean_votes import clean_votes
@@ -51,6 +53,50 @@ def test_gold_and_repeats_are_counted_apart_from_votes(arena: Arena, client: Tes
     assert 0.0 <= report.gold.low < 0.5 < report.gold.high <= 1.0
     assert (report.repeats_same, report.repeats_total) == (1, 1)
     assert (report.tie_share, report.agreement) == (0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "word", "counts"),
+    [
+        ({"overall": "A", "text_alignment": "A"}, "A", (1, 1)),  # this study does not ask how it matches the text
+        ({"overall": "A", "text_alignment": "A"}, "B", (0, 1)),
+        ({"text_alignment": "A"}, "B", (0, 0)),
+        ({"overall": "A"}, None, (0, 0)),
+        ({"overall": "tie", "text_alignment": "tie"}, None, (1, 1)),
+        ({"overall": "tie"}, "A", (0, 1)),
+    ],
+)
+def test_gold_is_judged_by_what_was_asked_and_said(
+    arena: Arena, client: TestClient, expected: dict[str, str], word: str | None, counts: tuple[int, int]
+) -> None:
+    def change(session: Session) -> None:
+        find_study(session, "demo").policy = {**find_study(session, "demo").policy, "questions": ["overall"]}
+        session.execute(update(Pair).values(kind="gold", expected=expected))
+
+    def answer(session: Session) -> None:
+        session.execute(update(Vote).values(answers={"overall": word} if word else {}, both_bad=word is None))
+
+    say(arena, client, "A")
+    arena.writer.run(change)
+    arena.writer.run(answer)
+    (report,) = reports(arena).values()
+    assert (report.gold_right, report.gold_total) == counts
+    with arena.reading() as session:
+        by_rater = gold_results(session, find_study(session, "demo"))
+    assert by_rater == ({report.rater: counts} if counts[1] else {})
+
+
+def test_progress_of_a_rater_is_the_same_whatever_was_known_of_a_pair(arena: Arena, client: TestClient) -> None:
+    cookie = client.cookies["arena_session"]
+    said = say(arena, client, "A")
+    seen = [draw_progress(arena, cookie)]
+    for expected in ("A", "B"):
+        values = {"kind": "gold", "expected": {"overall": expected}}
+        change = update(Pair).where(Pair.id == said["pair"]).values(**values)
+        arena.writer.run(lambda session, change=change: session.execute(change) and None)
+        seen.append(draw_progress(arena, cookie))
+    assert "1 of 4 pairs judged" in seen[0]
+    assert seen[1] == seen[2] == seen[0].replace("1 of 4", "1 of 3")  # the test took a real pair away
 
 
 def test_the_shorter_clock_is_the_decision_time(arena: Arena, client: TestClient) -> None:

@@ -1,20 +1,24 @@
 """The raters' API: leases, votes that count once, and what is refused."""
 
+import os
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
-from app.database.tables import Assignment, AuditEntry, Rater, Study, Video, Vote, utc_now
+from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
 from app.web.server import create_api
-from tests.unit.app.conftest import on_both_databases
+from tests.unit.app.conftest import SYSTEMS, on_both_databases
 
 ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
 
@@ -202,6 +206,62 @@ def test_both_unacceptable_needs_no_answers(arena: Arena, client: TestClient) ->
     assert [(vote.both_bad, vote.answers) for vote in stored_votes(arena)] == [(True, {})]
 
 
+def test_consent_holds_for_each_study_whose_information_was_accepted(
+    arena: Arena, client: TestClient, make_study: Callable[..., Study]
+) -> None:
+    def add(session: Session) -> None:
+        make_study(session, arena.config.data, "second", prompts=2, consent_version="2")
+
+    def agreed() -> dict[str, bool]:
+        return {study["slug"]: study["consented"] for study in client.get("/api/v1/session").json()["studies"]}
+
+    def asked(study: str) -> int:
+        return client.post("/api/v1/assignments", json={"study": study}).status_code
+
+    arena.writer.run(add)
+    assert (agreed(), asked("second")) == ({"demo": True, "second": False}, 403)
+    assert client.post("/api/v1/consent", json={"version": "2"}).status_code == 200
+    assert agreed() == {"demo": True, "second": True}
+    assert (asked("second"), asked("demo"), asked("demo")) == (201, 201, 200)
+    with TestClient(create_api(arena), headers=client.headers) as other:
+        assert [study["consented"] for study in other.get("/api/v1/session").json()["studies"]] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_right", "message"),
+    [
+        ({"overall": "A"}, True, "That is what we see, too."),
+        ({"overall": "B"}, False, "We expected Overall: {A}."),
+        ({}, None, None),  # both unacceptable, and nothing else said
+    ],
+)
+def test_practice_tells_of_the_questions_on_the_screen_alone(
+    arena: Arena,
+    client: TestClient,
+    make_study: Callable[..., Study],
+    answers: dict[str, str],
+    is_right: bool | None,
+    message: str | None,
+) -> None:
+    def add(session: Session) -> None:
+        settings = {"questions": ("overall",), "practice": 1}
+        study = make_study(session, arena.config.data, "one", prompts=2, **settings)
+        first = session.scalars(select(Pair).where(Pair.study_id == study.id)).first()
+        assert first is not None
+        first.kind, first.gold, first.expected = "practice", "blur", {"overall": "A", "visual_quality": "A"}
+
+    arena.writer.run(add)
+    pair = client.post("/api/v1/assignments", json={"study": "one"}).json()
+    assert (pair["kind"], [question["name"] for question in pair["questions"]]) == ("practice", ["overall"])
+    with arena.reading() as session:
+        side = {"A": "left", "B": "right"} if session.get_one(Assignment, pair["assignment"]).a_is_left else {}
+    side = side or {"A": "right", "B": "left"}
+    sent = ballot(pair, answers={name: side[answer] for name, answer in answers.items()}, both_unacceptable=not answers)
+    feedback = client.post("/api/v1/votes", json=sent).json()["feedback"]
+    told = message and message.format(**side)
+    assert feedback == (None if is_right is None else {"is_right": is_right, "message": told})
+
+
 def test_vote_before_watching_is_refused(arena: Arena, client: TestClient) -> None:
     def wait_longer(session: Any) -> None:
         study = session.scalar(select(Study))
@@ -254,6 +314,9 @@ def test_clips_are_served_in_ranges_and_only_by_their_token(client: TestClient) 
     part = client.get(url, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole.content[10:20])
     assert client.head(url).headers["content-length"] == str(len(whole.content))
+    for condition, status in ((whole.headers["etag"], 206), ('"another"', 200), ("Sat, 01 Jan 2000 00:00:00 GMT", 200)):
+        again = client.get(url, headers={"Range": "bytes=10-19", "If-Range": condition})
+        assert (again.status_code, len(again.content)) == (status, 10 if status == 206 else len(whole.content))
     for wrong in (url[:-3] + "AAA", "/media/x", "/media/..%2f..%2farena.sqlite", "/media/" + "A" * 200):
         assert client.get(wrong).status_code == 404, wrong
 
@@ -261,13 +324,29 @@ def test_clips_are_served_in_ranges_and_only_by_their_token(client: TestClient) 
 def test_no_byte_before_the_vote_names_a_system(arena: Arena, client: TestClient) -> None:
     with arena.reading() as session:
         paths = [path for (files,) in session.execute(select(Video.play_files)) for path in files.values()]
+    secrets = (*SYSTEMS, "source/", *paths, *(Path(path).stem for path in paths))
     pair = ask(client)
     replies = [client.get("/api/v1/session"), client.post("/api/v1/assignments", json={"study": "demo"})]
     replies += [client.get(pair[side]["sources"][0]["url"]) for side in ("left", "right")]
     for reply in replies:
         told = reply.content + repr(sorted(reply.headers.items())).encode() + reply.url.path.encode()
-        for secret in (b"wan-plain", b"wan-tuned", b"source/", *(path.encode() for path in paths)):
-            assert secret not in told, secret
+        for secret in secrets:
+            assert secret.encode() not in told, secret
+
+
+def test_headers_of_a_clip_do_not_tell_when_it_was_written(arena: Arena, client: TestClient) -> None:
+    pair = ask(client)
+
+    def headers() -> list[dict[str, str]]:
+        asked = ({}, {"Range": "bytes=0-9"})
+        urls = [pair[side]["sources"][0]["url"] for side in ("left", "right")]
+        return [dict(client.get(url, headers=each).headers) for url in urls for each in asked]
+
+    before = headers()  # systems are imported one after the other, and spoiled copies are made last
+    for number, file in enumerate((arena.config.data / "play").iterdir()):
+        os.utime(file, (number, number))
+    assert headers() == before
+    assert all("last-modified" not in each for each in before)
 
 
 @pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
