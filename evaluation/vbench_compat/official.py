@@ -9,14 +9,13 @@ import difflib
 import hashlib
 import weakref
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.option_hash import content_hash
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
-from rewards.weight_files import file_hash
 from rewards.workers.environments import require
 from rewards.workers.lock import load_lock
 from rewards.workers.process import ItemError
@@ -89,7 +88,7 @@ class VBenchOfficial:
         self._dimension = dimension
         self._worker = _shared_worker(environment.python, cache, device, deadline_s)
         names = tuple(name for name, _ in FILES[dimension])
-        contents = [_content_hash(cache / path, (cache / path).stat().st_mtime_ns) for _, path in FILES[dimension]]
+        contents = [content_hash(cache / path) for _, path in FILES[dimension]]
         weights = hashlib.sha256(" ".join(contents).encode()).hexdigest()[:12]
         licences = dict.fromkeys(["Apache-2.0", *(LEDGER[name].licence for name in names)])
         self.spec = MetricSpec(
@@ -182,9 +181,3 @@ def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float)
         )
         _workers[key] = worker
     return worker
-
-
-@lru_cache
-def _content_hash(path: Path, _modified_ns: int) -> str:
-    """Return a weight file's SHA-256; several dimensions read the same gigabytes."""
-    return file_hash(path)
