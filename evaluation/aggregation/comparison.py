@@ -10,7 +10,7 @@ from evaluation.aggregation.summary import is_binary, mean_interval
 from evaluation.aggregation.total_changes import TotalChange, compare_totals
 from evaluation.base import Family
 from evaluation.clips.clip_pairs import ClipPairs, PairedBy, pair_clips
-from evaluation.scores import Column, SystemScores
+from evaluation.scores import Column, SystemScores, renamed_columns
 from evaluation.vbench_compat.columns import dimension_of
 from rlhf_video.stats import (
     Interval,
@@ -139,7 +139,7 @@ def compare_systems(
         identical_share=identical_share,
         verdict=_verdict(names, changes, totals, identical_share),
         warnings=(
-            *_warnings(pairs, changes, sorted(lost), sorted(changed)),
+            *_warnings(baseline, system, pairs, changes, sorted(lost), sorted(changed)),
             *_warn_of_stillness(changes, totals),
         ),
     )
@@ -244,7 +244,12 @@ def _verdict(
 
 
 def _warnings(
-    pairs: ClipPairs, changes: Sequence[DimensionChange], lost: Sequence[str], changed: Sequence[str]
+    baseline: SystemScores,
+    system: SystemScores,
+    pairs: ClipPairs,
+    changes: Sequence[DimensionChange],
+    lost: Sequence[str],
+    changed: Sequence[str],
 ) -> list[str]:
     warnings = [pairs.warning] if pairs.warning else []
     if 0.0 < pairs.identical.mean() < 1.0:
@@ -257,7 +262,13 @@ def _warnings(
             f"{len(unpaired)} scores leave out clips without a partner or a value, most {most.column.name} with "
             f"{most.num_unpaired}."
         )
-    if lost:
+    renamed = renamed_columns(baseline, system)
+    if renamed:
+        warnings.append(
+            f"Not compared, because the two systems have them under other names, give them one label: "
+            f"{_listed(renamed)}."
+        )
+    if lost := [name for name in lost if name not in renamed]:
         warnings.append(f"Not compared, because no pair of clips has both values: {_listed(lost)}.")
     if changed:
         warnings.append(

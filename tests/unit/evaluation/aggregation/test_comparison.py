@@ -133,6 +133,15 @@ def test_equal_names_of_different_metrics_are_not_compared(vbench_table: Any) ->
     assert result.totals[0].refused is None and result.totals[-1].refused is not None
 
 
+def test_one_metric_under_two_names_is_told_as_that(table: Any) -> None:
+    def measured(scores: Any) -> Any:
+        return replace(scores, columns=tuple(replace(column, metric="one key") for column in scores.columns))
+
+    result = compare_systems(measured(table({"a": _noise(0)}, system="base")), measured(table({"b": _noise(1)})))
+    assert any("under other names, give them one label: a, b." in warning for warning in result.warnings)
+    assert not any("no pair of clips" in warning for warning in result.warnings)
+
+
 def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
     columns = {"a": np.zeros(5), "b": np.zeros(5)}
     after = {name: 1.0 + np.arange(5.0) for name in columns}
