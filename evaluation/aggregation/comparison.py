@@ -255,6 +255,15 @@ def _warnings(
     if 0.0 < pairs.identical.mean() < 1.0:
         count = int(pairs.identical.sum())
         warnings.append(f"{count} of {len(pairs)} pairs are the same file in both systems, byte for byte.")
+    shapes = [
+        (baseline.entries[first].shape, system.entries[second].shape)
+        for first, second in zip(pairs.baseline, pairs.system, strict=True)
+    ]
+    if unlike := [pair for pair in shapes if None not in pair and pair[0] != pair[1]]:
+        warnings.append(
+            f"{len(unlike)} of {len(pairs)} pairs differ in length, size or frame rate, which scores depend on: for "
+            f"example {unlike[0][0]} in {baseline.system} and {unlike[0][1]} in {system.system}."
+        )
     unpaired = [change for change in changes if change.num_unpaired]
     if unpaired:
         most = max(unpaired, key=lambda change: change.num_unpaired)

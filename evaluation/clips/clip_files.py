@@ -61,7 +61,9 @@ def check_clip_file(file: Path, declared: Declared) -> tuple[ClipFacts | None, t
             facts = read_clip_facts(file)
     except (DataError, ValueError) as error:
         cause = error.__cause__
-        return None, problem("unreadable", str(cause.strerror) if isinstance(cause, av.FFmpegError) else "no pictures")
+        return None, problem(
+            "unreadable", str(cause.strerror) if isinstance(cause, av.FFmpegError) else "no pictures, or damaged"
+        )
     if cut:
         return facts, problem("truncated", cut)
     if not facts.num_frames or facts.fps <= 0.0:
