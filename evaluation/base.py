@@ -40,7 +40,21 @@ class ClipEntry:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the suite says about the prompt, for example VBench's auxiliary_info of a dimension."""
     seconds: float | None = None
-    """Its length; None where nobody measured it."""
+    """Its length; None where nobody measured it, as in what follows."""
+    num_frames: int | None = None
+    height: int | None = None
+    """Pixels."""
+    width: int | None = None
+    """Pixels."""
+    fps: float | None = None
+    """Frames per second."""
+
+    @property
+    def shape(self) -> str | None:
+        """Length, size and frame rate as text, None where nobody measured them."""
+        if self.num_frames is None or self.fps is None:
+            return None
+        return f"{self.num_frames} frames of {self.height}x{self.width} at {self.fps:.4g} a second"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,33 @@
-"""A hash of options that changes with the content of every file and folder that they name."""
+"""A hash of options that changes with the content of every file, folder and cached model that they name."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from rlhf_video.data import sha256_file
+
+_HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)")
 
 
 def options_sha256(options: Mapping[str, object]) -> str:
     """Return the SHA-256 (hex) over options, nested ones too, and over the content of files that they name."""
     return hashlib.sha256(json.dumps(_described(options), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """Return a weight file's SHA-256, computed again when its size or time changes: several metrics read gigabytes."""
+    state = path.stat()
+    return _content_hash(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache
+def _content_hash(path: Path, _size: int, _modified_ns: int) -> str:
+    return sha256_file(path)
 
 
 def _described(options: Mapping[str, object]) -> dict[str, object]:
@@ -26,14 +43,23 @@ def _describe(value: object) -> list[object]:
 
 
 def _content_sha256(value: object) -> str | None:
-    """Return the hash of the file or folder that an option names, None where it names none."""
+    """Return the hash of the file or folder that an option names, the revision of a cached model, None for others."""
     if not isinstance(value, str | Path) or not str(value) or len(str(value)) > 4096:
         return None
     path = Path(value)
     if path.is_file():
         return sha256_file(path)
     if not path.is_dir():
-        return None
+        return _cached_revision(str(value))
     files = sorted(file for file in path.rglob("*") if file.is_file())
     named = [(file.relative_to(path).as_posix(), sha256_file(file)) for file in files]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _cached_revision(name: str) -> str | None:
+    """Return the commit of a Hub model as the Hub's cache has it, None where it is not there."""
+    match = _HUB_ID.fullmatch(name)
+    if match is None:
+        return None
+    main = Path(HF_HUB_CACHE) / f"models--{match[1]}--{match[2]}" / "refs" / "main"
+    return main.read_text().strip() if main.is_file() else None

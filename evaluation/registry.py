@@ -10,7 +10,8 @@ import torch
 
 from evaluation.base import Metric, MetricSpec, SetMetric
 from evaluation.metric_catalogue import CATALOGUE
-from evaluation.option_hash import options_sha256
+from evaluation.option_hash import content_hash, options_sha256
+from evaluation.ports.weights import cached_weights
 from rewards.errors import RewardError
 from rewards.factories import construct, load_factory
 from rewards.ledger import LEDGER
@@ -90,6 +91,12 @@ def _pick_device(device: str) -> str:
 
 
 def _weight_hash(name: str) -> str | None:
-    """Return the hash that the ledger states of a weight file; where it states none, the version must do."""
+    """Return the hash that the ledger states of a weight file, or else that of the file that is here.
+
+    None for a name that the ledger does not know, and for a file that is found nowhere.
+    """
     entry = LEDGER.get(name)
-    return None if entry is None else entry.sha256 or entry.md5
+    if entry is None or entry.sha256 or entry.md5:
+        return None if entry is None else entry.sha256 or entry.md5
+    path = cached_weights(name)
+    return None if path is None else content_hash(path)

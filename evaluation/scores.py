@@ -71,6 +71,10 @@ class SystemScores:
         known = ", ".join(column.name for column in self.columns)
         raise DataError(f"Unknown score '{name}' of '{self.system}'. Known: {known}.")
 
+    def has(self, column: Column) -> bool:
+        """Tell whether this very column is here: a name alone may be another version, other options or weights."""
+        return column in self.columns
+
     def asked(self, name: str) -> NDArray[np.bool_]:
         """Return which clips a column is asked of, shape (entries,)."""
         return np.array([status is not None for status in self.statuses[name]], dtype=bool)
@@ -97,3 +101,12 @@ class SystemScores:
     def all_left_out(self) -> tuple[LeftOutClip, ...]:
         """Every clip that is left out of any column, once."""
         return tuple(dict.fromkeys(clip for clips in self.left_out.values() for clip in clips))
+
+
+def renamed_columns(first: SystemScores, second: SystemScores) -> list[str]:
+    """Return the names of columns whose metric the other system has, but not under that name; sorted."""
+    renamed = set()
+    for scores, other in ((first, second), (second, first)):
+        names, metrics = {column.name for column in other.columns}, {column.metric for column in other.columns} - {""}
+        renamed |= {column.name for column in scores.columns if column.metric in metrics and column.name not in names}
+    return sorted(renamed)

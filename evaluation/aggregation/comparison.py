@@ -11,7 +11,7 @@ from evaluation.aggregation.summary import is_binary, mean_interval
 from evaluation.aggregation.total_changes import TotalChange, compare_totals
 from evaluation.base import Family
 from evaluation.clips.clip_pairs import ClipPairs, PairedBy, pair_clips
-from evaluation.scores import Column, SystemScores
+from evaluation.scores import Column, SystemScores, renamed_columns
 from evaluation.vbench_compat.columns import dimension_of
 from rlhf_video.stats import (
     Interval,
@@ -28,6 +28,7 @@ SIGNIFICANT = 0.05
 """Level of verdicts, after Holm's correction."""
 _NAMED = 4  # scores that a verdict names of one kind
 _LOST = "no pair of clips has both values"
+_RENAMED = "the two systems have them under other names, give them one label"
 _CHANGED = "the two systems were measured by another version, other options or other weights"
 
 
@@ -133,6 +134,7 @@ def compare_systems(
     lost |= names_of[0] ^ names_of[1]
     changed = names_of[0] & names_of[1]
     uncompared = dict.fromkeys(sorted(lost), _LOST) | dict.fromkeys(sorted(changed), _CHANGED)
+    uncompared |= dict.fromkeys(renamed_columns(baseline, system), _RENAMED)
     names = (baseline.system, system.system)
     identical_share = float(pairs.identical.mean())
     return SystemComparison(
@@ -146,7 +148,7 @@ def compare_systems(
         identical_share=identical_share,
         verdict=_verdict(names, changes, totals, identical_share),
         warnings=(
-            *_warnings(pairs, changes, uncompared),
+            *_warnings(baseline, system, pairs, changes, uncompared),
             *_warn_of_stillness(changes, totals),
         ),
     )
@@ -250,11 +252,26 @@ def _verdict(
     return text
 
 
-def _warnings(pairs: ClipPairs, changes: Sequence[DimensionChange], uncompared: Mapping[str, str]) -> list[str]:
+def _warnings(
+    baseline: SystemScores,
+    system: SystemScores,
+    pairs: ClipPairs,
+    changes: Sequence[DimensionChange],
+    uncompared: Mapping[str, str],
+) -> list[str]:
     warnings = [pairs.warning] if pairs.warning else []
     if 0.0 < pairs.identical.mean() < 1.0:
         count = int(pairs.identical.sum())
         warnings.append(f"{count} of {len(pairs)} pairs are the same file in both systems, byte for byte.")
+    shapes = [
+        (baseline.entries[first].shape, system.entries[second].shape)
+        for first, second in zip(pairs.baseline, pairs.system, strict=True)
+    ]
+    if unlike := [pair for pair in shapes if None not in pair and pair[0] != pair[1]]:
+        warnings.append(
+            f"{len(unlike)} of {len(pairs)} pairs differ in length, size or frame rate, which scores depend on: for "
+            f"example {unlike[0][0]} in {baseline.system} and {unlike[0][1]} in {system.system}."
+        )
     unpaired = [change for change in changes if change.num_unpaired]
     if unpaired:
         most = max(unpaired, key=lambda change: change.num_unpaired)

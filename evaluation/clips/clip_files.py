@@ -3,7 +3,8 @@
 A truncated file is found in one of three ways. An mp4 whose index stands at its end does not open; one whose index
 stands in front lists more packets than there are, or the last packet ends behind the file. A Matroska file ends before
 the duration that its header states. Formats that state neither are decoded as a whole. Bytes changed inside a file of
-the right length are found by a recorded hash alone (manifest.json), or as a failure when the clip is scored.
+the right length are found by a recorded hash (manifest.json). Without one, those that FFmpeg cannot decode are a
+failure when the clip is scored (`rlhf_video.data.read_frames`); nothing finds those that decode to other pictures.
 """
 
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def check_clip_file(file: Path, declared: Declared) -> tuple[ClipFacts | None, t
             facts = read_clip_facts(file)
     except (DataError, ValueError) as error:
         cause = error.__cause__
-        return None, problem("unreadable", str(cause.strerror) if isinstance(cause, av.FFmpegError) else "no pictures")
+        return None, problem(
+            "unreadable", str(cause.strerror) if isinstance(cause, av.FFmpegError) else "no pictures, or damaged"
+        )
     if cut:
         return facts, problem("truncated", cut)
     if not facts.num_frames or facts.fps <= 0.0:

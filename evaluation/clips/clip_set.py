@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evaluation.base import ClipEntry, LeftOutClip
 from evaluation.clips.clip_files import Declared, check_clip_file
@@ -32,7 +33,7 @@ class ClipSet:
     problems: tuple[ClipProblem, ...]
     """Everything that is missing or wrong."""
     notes: tuple[str, ...]
-    """What is odd and no error: clips that nobody asked for, several sizes where none is declared, equal clips."""
+    """What is odd and no error: clips that nobody asked for, several sizes or frame rates, equal clips."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,22 @@ class _Checked:
     problems: tuple[ClipProblem, ...]
 
 
-def read_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None, partial: bool = False) -> ClipSet:
+def read_clip_set(
+    folder: Path, suite: Suite, *, size: ClipSize | None = None, fps: float | None = None, partial: bool = False
+) -> ClipSet:
     """Return the clips of a folder in the order of the suite, once all of them are known to be good.
 
     Args:
         folder: Of generate.py (manifest.json), or with files named as VBench names them, `{prompt}-{number}.mp4`.
         suite: What is asked.
         size: What every clip must be like; None takes what manifest.json declares, if anything.
+        fps: Frames per second, likewise.
         partial: Return the good clips and what is left out, instead of refusing.
 
     Raises:
         DataError: There is nothing to read, or clips are missing or wrong (unless partial); all problems in one text.
     """
-    found = check_clip_set(folder, suite, size=size)
+    found = check_clip_set(folder, suite, size=size, fps=fps)
     for note in found.notes:
         logger.warning("%s: %s", folder, note)
     if found.problems:
@@ -69,7 +73,7 @@ def read_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None, p
     return found
 
 
-def check_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None) -> ClipSet:
+def check_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None, fps: float | None = None) -> ClipSet:
     """Find the clips of a suite and check every one; arguments as of `read_clip_set`.
 
     Files are hashed and their packets listed (`clip_files`); no picture is decoded.
@@ -78,7 +82,7 @@ def check_clip_set(folder: Path, suite: Suite, *, size: ClipSize | None = None) 
         DataError: There is no folder, nothing in it, or a damaged manifest.
     """
     listing = list_clips(folder, suite)
-    declared = Declared(size or listing.declared.size, listing.declared.fps)
+    declared = Declared(size or listing.declared.size, fps or listing.declared.fps)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and FFmpeg leave Python's lock
         checked = list(pool.map(lambda clip: _check(clip, declared), listing.clips))
     copies, alike = _same_content(checked)
@@ -136,6 +140,13 @@ def _notes(listing: Listing, checked: Sequence[_Checked]) -> list[str]:
     if len(sizes) > 1:
         named = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(_SHOWN))
         notes.append(f"clips of {len(sizes)} sizes ({named}): scores depend on it, declare 'video' to refuse others")
+    rates = Counter(f"{facts.fps:.4g}" for facts in good)
+    if len(rates) > 1:
+        named = ", ".join(f"{count} at {rate}" for rate, count in rates.most_common(_SHOWN))
+        notes.append(
+            f"clips of {len(rates)} frame rates ({named} a second): scores depend on it, declare 'video.fps' to refuse "
+            "others"
+        )
     return notes
 
 
@@ -147,6 +158,7 @@ def _left_out(asked: SuitePrompt, number: int, problem: ClipProblem) -> LeftOutC
 
 def _entry(item: _Checked) -> ClipEntry:
     clip = item.clip
+    measured: dict[str, Any] = {} if item.facts is None else vars(item.facts)  # fields of one name
     return ClipEntry(
         file=clip.file,
         sha256=item.sha256,
@@ -156,4 +168,5 @@ def _entry(item: _Checked) -> ClipEntry:
         dimensions=clip.asked.dimensions,
         facts=clip.asked.facts,
         seconds=None if item.facts is None else item.facts.num_frames / item.facts.fps,
+        **measured,
     )

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
@@ -46,6 +47,15 @@ def find_weights(weights: str | Path) -> Path:
     except RewardError as error:
         looked = " or ".join(str(path) for path in places)
         raise RewardError(f"{error} Or save it as {looked}, where it is found by itself.") from error
+
+
+def cached_weights(name: str) -> Path | None:
+    """Return a file of the ledger where the Hub's cache or VBench's own folder holds it, None where neither does."""
+    entry = LEDGER[name]
+    if entry.repository is None:
+        return next((path for path in cached_places(name) if path.is_file()), None)
+    found = try_to_load_from_cache(entry.repository, entry.file)
+    return Path(found) if isinstance(found, str) else None
 
 
 def cached_places(name: str) -> list[Path]:

@@ -29,7 +29,7 @@ class Explorer:
         """
         self.shelf, self.rows, self.columns = shelf, rows, columns
         self._lead = list(columns).index(lead)
-        self._values = np.stack([row_values(shelf.scores, rows, column.name) for column in columns])
+        self._values = np.stack([row_values(shelf.scores, rows, column) for column in columns])
         self._spreads = [_spread(values) for values in self._values]
 
     def extremes(self) -> tuple[list[int], list[int]]:

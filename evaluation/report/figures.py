@@ -56,7 +56,7 @@ def radars(scores: Sequence[SystemScores], rows: Sequence[ClipRow], columns: Seq
         else:
             others += [column for column in members if column.higher_is_better is not None]
     if len(others) >= 3 and len(scores) > 1:
-        shares = np.array([mean_ranks(row_values(scores, rows, column.name), column) for column in others])
+        shares = np.array([mean_ranks(row_values(scores, rows, column), column) for column in others])
         lines = {name: [float(value) for value in shares[:, place]] for place, name in enumerate(names)}
         scale = "Mean rank among all clips, outwards is better, 0.5 is no difference"
         labels, colours = [label_of(column) for column in others], system_colours(len(scores))
@@ -86,7 +86,7 @@ def win_bars(baseline: SystemScores, system: SystemScores, columns: Sequence[Col
     pairs = pair_clips(baseline, system)
     bars = []
     for column in columns:
-        if column.name not in system.values:
+        if not (baseline.has(column) and system.has(column)):
             continue
         gaps = system.values[column.name][pairs.system] - baseline.values[column.name][pairs.baseline]
         gaps = gaps[np.isfinite(gaps)]
@@ -154,12 +154,14 @@ def curve_charts(scores: Sequence[SystemScores], curves: Curves) -> list[Html]:
     charts = []
     for name in names[:_MAX_CURVES]:
         drawn = []
+        known = [column for system in scores for column in system.columns if column.name == name]
         for system in scores:
+            if known and not system.has(known[0]):
+                continue
             series = _mean_curve(system, curves.get(system.system, {}).get(name, ()))
             if series is not None:
                 drawn.append(series)
-        units = [column.unit for system in scores for column in system.columns if column.name == name]
-        title, unit = name.replace("/", ": ").replace("_", " "), units[0] if units else ""
+        title, unit = name.replace("/", ": ").replace("_", " "), known[0].unit if known else ""
         label, colours = "segment or frame", system_colours(len(drawn))
         charts.append(line_chart(title, drawn, x_label=label, y_label=unit, dots=False, colours=colours))
     return charts
@@ -192,7 +194,7 @@ def _mean_curve(system: SystemScores, curves: Sequence[Sequence[float]]) -> Seri
 
 
 def _vbench_share(system: SystemScores, column: Column, dimension: str) -> float:
-    values = system.values.get(column.name, np.empty(0))
+    values = system.values[column.name] if system.has(column) else np.empty(0)
     known = values[np.isfinite(values)]
     if known.size == 0:
         return float("nan")

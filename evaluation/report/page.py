@@ -85,10 +85,11 @@ def write_evaluation_report(
 def lead_column(comparisons: Sequence[SystemComparison], scores: Sequence[SystemScores]) -> Column:
     """Return the score by which clips are first sorted: the first that changed significantly, else the first.
 
-    Only scores with a direction count where there is one.
+    Only scores with a direction count where there is one, and what was compared goes before what was not.
     """
     changes = [change for comparison in comparisons for change in comparison.changes]
     found = [change.column for change in changes if change.is_significant and change.gain is not None]
+    found += [change.column for change in changes if change.gain is not None]
     directed = [column for column in scores[0].columns if column.higher_is_better is not None]
     return [*found, *directed, *scores[0].columns][0]
 

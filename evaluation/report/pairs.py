@@ -54,15 +54,15 @@ def match_clips(scores: Sequence[SystemScores]) -> list[ClipRow]:
     return [_row(scores, indices, by_seed=by_seed) for indices in [*held, *extra]]
 
 
-def row_values(scores: Sequence[SystemScores], rows: Sequence[ClipRow], name: str) -> NDArray[np.float64]:
-    """Return the values of a column, shape (rows, systems), NaN where there is none."""
+def row_values(scores: Sequence[SystemScores], rows: Sequence[ClipRow], column: Column) -> NDArray[np.float64]:
+    """Return the values of a column, shape (rows, systems), NaN where a system lacks it or was measured otherwise."""
     values = np.full((len(rows), len(scores)), np.nan)
     for place, system in enumerate(scores):
-        if name in system.values:
+        if system.has(column):
             for index, row in enumerate(rows):
                 entry = row.indices[place]
                 if entry is not None:
-                    values[index, place] = system.values[name][entry]
+                    values[index, place] = system.values[column.name][entry]
     return values
 
 

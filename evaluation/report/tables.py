@@ -137,13 +137,15 @@ def _change_line(change: DimensionChange, item: DimensionSummary | None, *, unit
 
 def _system_cell(summary: Summary, column: Column) -> str:
     for item in summary.dimensions:
-        if item.column.name == column.name:
+        if item.column == column:
             counts, holes = counts_of(item)
             below = f'<span class="sub">{counts} clips</span><span class="sub warn">{escape(holes)}</span>'
             if not item.num_ok:
                 return f'<td class="num">—{below}</td>'
             return _value_cell(item.interval, column, below=below)
-    return '<td class="num">—<span class="sub">not measured</span></td>'
+    names = [item.column.name for item in summary.dimensions]
+    reason = "measured otherwise" if column.name in names else "not measured"
+    return f'<td class="num">—<span class="sub">{reason}</span></td>'
 
 
 def _value_cell(interval: Interval, column: Column, *, below: str = "") -> str:

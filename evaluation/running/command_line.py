@@ -128,7 +128,7 @@ def _parser(description: str | None) -> _Parser:
     add("--shard", default="0/1", metavar="I/N", help="run: score every N-th clip; shards merge by themselves")
     add("--partial", action="store_true", help="go on where clips or weights are missing; numbers are labelled")
     add("--retry-failed", action="store_true", help="run: compute again what failed before")
-    add("--no-measure", action="store_true", help="plan: load no model and measure no time")
+    add("--no-measure", action="store_true", help="plan: measure no time: metrics are loaded, and none scores a clip")
     add("--baseline", metavar="RUN", help="report, run: compare with a system of another run (FOLDER or FOLDER:SYSTEM)")
     add("--fail-if", action="append", default=[], metavar="RULE", help="exit with 3 where a rule holds; repeatable")
     return parser

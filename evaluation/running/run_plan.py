@@ -16,7 +16,7 @@ from evaluation.running.scoring_run import RESULTS
 from evaluation.running.store import ResultStore
 from evaluation.running.suite_config import EvaluationConfig, MetricConfig
 from evaluation.running.systems import SystemClips, declared_size, read_clips, read_suite
-from evaluation.running.weights_state import official_needs, weight_states
+from evaluation.running.weights_state import WeightState, official_needs, weight_states
 from evaluation.vbench_compat.length_rule import length_warnings
 from rewards.errors import RewardError
 from rlhf_video.data import ClipSize, read_frames
@@ -38,7 +38,7 @@ class _Line:
     to_do: int | None
     seconds: float | None
     source: str
-    weights: str
+    weights: tuple[WeightState, ...]
     missing: tuple[str, ...] = ()
     """What it needs and is not here, or why it cannot be built."""
 
@@ -48,7 +48,8 @@ def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
 
     Args:
         config: The evaluation.
-        measure: Score one clip by every metric that has no recorded seconds (nothing is stored); else leave it open.
+        measure: Score one clip by every metric that has no recorded seconds (nothing is stored), and generate one step;
+            else leave it open. Metrics are built either way: what is recorded lies under a key that only they know.
 
     Raises:
         RlhfVideoError: The suite, a model folder or a metric's name or option does not fit.
@@ -72,7 +73,7 @@ def plan(config: EvaluationConfig, *, measure: bool = True) -> str:
         "not here" if suite is None else f"{suite.name}: {len(suite.prompts)} prompts, {num_clips} clips of all systems"
     )
     parts = [f"suite       {asked}", *(system.text for system in systems), "", _metric_table(lines), ""]
-    parts += [*_time_texts(lines, systems), _memory_text(config, sample)]
+    parts += [*_time_texts(lines, systems), _memory_text(config, lines, sample)]
     parts += [f"note        {warning}" for warning in _length_warnings(lines, clips, sample)]
     if isinstance(clips, str):
         parts.append(f"clips       not ready: {clips}")
@@ -105,15 +106,14 @@ def _metric_line(
     sample: DecodedClip | None,
 ) -> _Line:
     states = weight_states(entry.name, entry.options)
-    needed = "; ".join(map(str, states))
     lacks = tuple(str(state) for state in states if state.path is None)
     lacks += official_needs(entry.options) if entry.name == "vbench_official" else ()
     if lacks:
-        return _Line(label_of(entry), None, None, None, "not here", needed or "see below", lacks)
+        return _Line(label_of(entry), None, None, None, "not here", states, lacks)
     try:
         metric = build_metric(entry.name, entry.label, entry.options, device=config.device)
     except (RewardError, RlhfVideoError) as error:
-        return _Line(label_of(entry), None, None, None, "cannot be built", needed or "see below", (str(error),))
+        return _Line(label_of(entry), None, None, None, "cannot be built", states, (str(error),))
     if isinstance(clips, str):
         seen: list[float] = []
         to_do = num_clips
@@ -126,7 +126,7 @@ def _metric_line(
     seconds, source = (sum(seen) / len(seen) if seen else None), "recorded"
     if seconds is None and sample is not None:
         seconds, source = _measured(metric, sample), "measured on one clip"
-    return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", needed)
+    return _Line(metric.label, metric.spec.family, to_do, seconds, source if seconds is not None else "open", states)
 
 
 def _sample_clip(
@@ -178,7 +178,7 @@ def _metric_table(lines: Sequence[_Line]) -> str:
             "-" if line.to_do is None else str(line.to_do),
             "-" if line.seconds is None else f"{line.seconds:.3f}",
             line.source,
-            line.weights or "none",
+            "; ".join(map(str, line.weights)) or ("see below" if line.missing else "none"),
         ]
         for line in lines
     ]
@@ -203,10 +203,20 @@ def _missing_texts(missing: Mapping[str, Sequence[str]]) -> list[str]:
     return [head, *(f"  - {item} (for {', '.join(dict.fromkeys(who))})" for item, who in missing.items())]
 
 
-def _memory_text(config: EvaluationConfig, sample: DecodedClip | None) -> str:
+def _memory_text(config: EvaluationConfig, lines: Sequence[_Line], sample: DecodedClip | None) -> str:
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    peak = f"{peak_memory(device) / _GIB:.2f} GiB at most so far on {device}, with every metric of the table loaded"
-    if sample is None:
-        return f"memory      {peak}"
-    size = sample.frames.numel() * 5  # bytes, and the same in float32
-    return f"memory      {peak}; a decoded clip is {size / _GIB:.3f} GiB of it"
+    num_here = sum(not line.missing for line in lines)
+    text = (
+        f"memory      {peak_memory(device) / _GIB:.2f} GiB at most so far on {device}, of the {num_here} of "
+        f"{len(lines)} metrics that are here; workers and generation not included"
+    )
+    if sample is not None:
+        size = sample.frames.numel() * 5  # bytes, and the same in float32
+        text += f"; a decoded clip is {size / _GIB:.3f} GiB of it"
+    absent = {state.name: state.size for line in lines for state in line.weights if state.path is None}
+    if absent:
+        stated = [size for size in absent.values() if size is not None]
+        unknown = len(absent) - len(stated)
+        more = f", and {unknown} of unknown size" if unknown else ""
+        text += f"\n            absent weights are {sum(stated) / 1e9:.2f} GB in {len(stated)} files{more}"
+    return text

@@ -94,7 +94,7 @@ class EvaluationSamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
-    """What every clip must be like; a clip of another size or length is an error before scoring."""
+    """What every clip must be like; a clip of another size, length or frame rate is an error before scoring."""
 
     num_frames: int
     """Frames."""
@@ -102,6 +102,8 @@ class VideoConfig:
     """Pixels."""
     width: int
     """Pixels."""
+    fps: float | None = None
+    """Frames per second; null takes what manifest.json declares, and anything where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,8 @@ class EvaluationConfig:
         """Check names and counts."""
         if not self.systems:
             raise ConfigError("systems is empty: name at least one, for example {base: {backbone: assets/sprite-wan}}.")
+        if self.video is not None and self.video.fps is not None and self.video.fps <= 0.0:
+            raise ConfigError(f"video.fps={self.video.fps} is no frame rate: use a number above 0, for example 16.")
         if self.baseline is not None and self.baseline not in self.systems:
             raise ConfigError(f"baseline='{self.baseline}' is none of the systems: {', '.join(self.systems)}.")
 

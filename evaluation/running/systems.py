@@ -116,7 +116,8 @@ def read_clips(config: EvaluationConfig, suite: Suite) -> dict[str, SystemClips]
                 left_out += _not_made(part)
                 continue
             try:
-                found = read_clip_set(folder, part, size=declared_size(config, name), partial=config.partial)
+                size, fps = declared_size(config, name), None if config.video is None else config.video.fps
+                found = read_clip_set(folder, part, size=size, fps=fps, partial=config.partial)
             except DataError as error:
                 hint = " Make them with: vbench_run.py generate." if made_here else ""
                 problems.append(f"System '{name}': {error}{hint}")

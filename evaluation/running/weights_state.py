@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.ports.long_consistency import DINOV2
-from evaluation.ports.weights import cached_places
+from evaluation.ports.weights import cached_weights
 from evaluation.vbench_compat.official import WORKER
 from rewards import catalogue as reward_catalogue
 from rewards.factories import load_factory
@@ -53,16 +51,7 @@ def weight_state(name: str) -> WeightState:
     """Return the state of one file of the ledger."""
     entry = LEDGER[name]
     source = f"{entry.repository} on the Hub" if entry.repository else str(entry.url)
-    return WeightState(name, entry.size, source, _here(name))
-
-
-def _here(name: str) -> Path | None:
-    """Return the file where the Hub's cache or VBench's own folder holds it."""
-    entry = LEDGER[name]
-    if entry.repository is None:
-        return next((path for path in cached_places(name) if path.is_file()), None)
-    found = try_to_load_from_cache(entry.repository, entry.file)
-    return Path(found) if isinstance(found, str) else None
+    return WeightState(name, entry.size, source, cached_weights(name))
 
 
 def official_needs(options: Mapping[str, object]) -> tuple[str, ...]:

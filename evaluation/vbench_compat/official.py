@@ -9,16 +9,15 @@ import difflib
 import hashlib
 import weakref
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.base import ClipEntry, ClipScore, DecodedClip, MetricSpec, SkipClipError
+from evaluation.option_hash import content_hash
 from evaluation.ports.frame_features import check_two_frames
 from evaluation.ports.static_filter import KEPT, StaticFilter
 from rewards.errors import RewardError
 from rewards.ledger import LEDGER
-from rewards.weight_files import file_hash
 from rewards.workers.environments import require
 from rewards.workers.lock import load_lock
 from rewards.workers.process import ItemError
@@ -100,7 +99,7 @@ class VBenchOfficial:
         self._filter = None if static_filter is None else StaticFilter(static_filter, device=device)
         self._worker = _shared_worker(environment.python, cache, device, deadline_s)
         names = tuple(name for name, _ in FILES[dimension])
-        contents = [_content_hash(cache / path, (cache / path).stat().st_mtime_ns) for _, path in FILES[dimension]]
+        contents = [content_hash(cache / path) for _, path in FILES[dimension]]
         weights = hashlib.sha256(" ".join(contents).encode()).hexdigest()[:12]
         names += () if self._filter is None else ("raft_things",)
         licences = dict.fromkeys(["Apache-2.0", *(LEDGER[name].licence for name in names)])
@@ -200,9 +199,3 @@ def _shared_worker(python: Path, cache: Path, device: Device, deadline_s: float)
         )
         _workers[key] = worker
     return worker
-
-
-@lru_cache
-def _content_hash(path: Path, _modified_ns: int) -> str:
-    """Return a weight file's SHA-256; several dimensions read the same gigabytes."""
-    return file_hash(path)

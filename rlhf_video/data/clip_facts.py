@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_video.data.video import ClipSize, video_stream
+from rlhf_video.data.video import ClipSize, decode_strictly, video_stream
 from rlhf_video.errors import DataError
 
 
@@ -25,15 +25,15 @@ def read_clip_facts(path: Path, *, decode: bool = True) -> ClipFacts:
 
     Args:
         path: Any video file that FFmpeg reads.
-        decode: Whether to decode every frame; else packets are counted. Decoders conceal small damage: only a recorded
-            hash finds a changed byte.
+        decode: Whether to decode every frame; else packets are counted. Damage that decodes to other pictures is
+            found by a recorded hash alone.
 
     Raises:
-        DataError: The file is missing, holds no readable video, or has no frame.
+        DataError: The file is missing, damaged, holds no readable video, or has no frame.
     """
     with video_stream(path) as (container, stream):
         if decode:
-            num_frames = sum(1 for _ in container.decode(stream))
+            num_frames = sum(1 for _ in decode_strictly(container, stream, path))
         else:
             num_frames = sum(1 for packet in container.demux(stream) if packet.size)
         facts = ClipFacts(num_frames, stream.height, stream.width, float(stream.average_rate or 0.0))

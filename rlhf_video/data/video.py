@@ -126,7 +126,7 @@ def read_video(path: str | Path) -> tuple[Tensor, float]:
         Pixels in [0, 1], float32, shape (frames, 3, height, width), and frames per second.
 
     Raises:
-        DataError: The file is missing or holds no readable video.
+        DataError: The file is missing, damaged or holds no readable video.
     """
     frames, fps = read_frames(path)
     return frames.float().div_(255.0), fps
@@ -142,12 +142,12 @@ def read_frames(path: str | Path) -> tuple[Tensor, float]:
         RGB bytes, uint8, shape (frames, 3, height, width), and frames per second.
 
     Raises:
-        DataError: The file is missing, holds no readable video, or its pictures change their size.
+        DataError: The file is missing, damaged, holds no readable video, or its pictures change their size.
     """
     frames, count = torch.empty(0, dtype=torch.uint8), 0
     with video_stream(Path(path)) as (container, stream):
         fps = float(stream.average_rate or 0.0)
-        for picture in container.decode(stream):
+        for picture in decode_strictly(container, stream, Path(path)):
             pixels = torch.from_numpy(picture.to_ndarray(format="rgb24")).permute(2, 0, 1)
             if count == 0:  # one allocation, as long as the header says: fresh pages cost as much as the decoding
                 frames = torch.empty(min(max(stream.frames, 1), _MOST_ANNOUNCED), *pixels.shape, dtype=torch.uint8)
@@ -160,6 +160,37 @@ def read_frames(path: str | Path) -> tuple[Tensor, float]:
     if count == 0 or fps <= 0.0:
         raise DataError(f"Clip '{path}' holds no frame or no frame rate: delete it and generate it again.")
     return frames[:count], fps
+
+
+def decode_strictly(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """Yield a clip's pictures; damage that a player would paint over is an error.
+
+    FFmpeg conceals what it cannot decode with pixels of its neighbours unless it is told to stop there. Changed bytes
+    that still are valid code give other pictures and are found by nothing but a recorded hash.
+
+    Args:
+        container: Of `video_stream`; the context's av.FFmpegError becomes a DataError there.
+        stream: Of the same, not yet decoded.
+        path: For the message.
+
+    Raises:
+        DataError: A picture is damaged, or some are lacking.
+    """
+    stream.codec_context.options = {"err_detect": "explode"}
+    num_stored = num_decoded = 0
+    for packet in container.demux(stream):
+        num_stored += packet.size > 0 and not packet.is_discard  # the others are cut off by an edit list
+        for picture in packet.decode():
+            if picture.is_corrupt:
+                raise DataError(f"Clip '{path}' is damaged at frame {num_decoded}: delete it and generate it again.")
+            num_decoded += 1
+            yield picture
+    # Only a container with an index (mp4) says that a packet is a picture: VP8 in WebM has packets that show none.
+    if stream.frames and num_decoded < num_stored:
+        raise DataError(
+            f"Clip '{path}' is damaged, {num_decoded} of {num_stored} frames can be decoded: delete it and generate it "
+            "again."
+        )
 
 
 @contextlib.contextmanager

@@ -133,6 +133,29 @@ def test_equal_names_of_different_metrics_are_not_compared(vbench_table: Any) ->
     assert result.totals[0].refused is None and result.totals[-1].refused is not None
 
 
+def test_pairs_of_other_length_size_or_rate_are_told(table: Any) -> None:
+    def made(scores: Any, fps: float | None) -> Any:
+        entries = [replace(entry, num_frames=81, height=480, width=832, fps=fps) for entry in scores.entries]
+        return replace(scores, entries=tuple(entries))
+
+    base, mine = table({"a": _noise(0)}, system="base"), table({"a": _noise(1)})
+    told = "40 of 40 pairs differ in length, size or frame rate, which scores depend on: for example 81 frames of"
+    warnings = compare_systems(made(base, 16.0), made(mine, 8.0)).warnings
+    assert any(told in line and "480x832 at 16 a second in base and" in line for line in warnings)
+    for one, other in ((16.0, 16.0), (16.0, None)):  # None: of a run that did not measure it
+        warnings = compare_systems(made(base, one), made(mine, other)).warnings
+        assert not any("pairs differ" in line for line in warnings)
+
+
+def test_one_metric_under_two_names_is_told_as_that(table: Any) -> None:
+    def measured(scores: Any) -> Any:
+        return replace(scores, columns=tuple(replace(column, metric="one key") for column in scores.columns))
+
+    result = compare_systems(measured(table({"a": _noise(0)}, system="base")), measured(table({"b": _noise(1)})))
+    assert any("under other names, give them one label: a, b." in warning for warning in result.warnings)
+    assert not any("no pair of clips" in warning for warning in result.warnings)
+
+
 def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
     columns = {"a": np.zeros(5), "b": np.zeros(5)}
     after = {name: 1.0 + np.arange(5.0) for name in columns}

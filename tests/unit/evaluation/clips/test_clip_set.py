@@ -194,6 +194,18 @@ def test_manifest_gives_seed_and_number_and_its_declared_size_is_checked(tmp_pat
     assert len(problems(tmp_path, suite_of("a star", num_samples=3))["size"]) == 3
 
 
+def test_length_size_and_rate_go_with_the_clip_and_a_declared_rate_is_checked(tmp_path: Path) -> None:
+    clip(tmp_path / "a star-0.mp4")
+    clip(tmp_path / "a moon-0.mp4", 1, fps=16.0)
+    suite = suite_of("a star", "a moon")
+    found = check_clip_set(tmp_path, suite)
+    assert [entry.shape for entry in found.entries] == [f"5 frames of 16x16 at {fps} a second" for fps in (8, 16)]
+    assert "clips of 2 frame rates (1 at 8, 1 at 16 a second)" in found.notes[0]
+    (problem,) = check_clip_set(tmp_path, suite, fps=8.0).problems
+    assert (problem.kind, problem.clip) == ("size", "a moon-0.mp4")
+    assert problem.detail == "16 frames per second, declared 8"
+
+
 def test_a_changed_file_and_one_listed_twice_are_found_by_the_manifest(tmp_path: Path) -> None:
     for seed, name in enumerate(("s.mp4", "m.mp4", "M.mp4")):
         clip(tmp_path / name, seed)

@@ -21,10 +21,10 @@ from evaluation.base import ClipEntry
 from evaluation.report import clips as report_clips
 from evaluation.report.clips import ClipShelf
 from evaluation.report.explorer import Explorer
-from evaluation.report.figures import mean_ranks
+from evaluation.report.figures import curve_charts, mean_ranks, win_bars
 from evaluation.report.page import write_evaluation_report
-from evaluation.report.pairs import match_clips, write_value
-from evaluation.report.tables import comparison_table, tone_of, totals_table
+from evaluation.report.pairs import match_clips, row_values, write_value
+from evaluation.report.tables import comparison_table, system_table, tone_of, totals_table
 from evaluation.report.verdict import headline, trust_cards, trust_of, verdict_tone
 from evaluation.scores import Column, SystemScores
 from rlhf_video.data import write_video
@@ -233,6 +233,24 @@ def test_prompts_names_and_reasons_are_escaped_everywhere(tmp_path: Path) -> Non
     assert "<script" not in markdown
     for data in re.findall(r'data-gaps="([^"]*)"', text):
         assert len(json.loads(data)) == len(COLUMNS)
+
+
+def test_columns_of_another_version_are_set_beside_each_other_nowhere(tmp_path: Path) -> None:
+    base, other = pair_of(tmp_path)
+    name = "hps_v2"
+    newer = tuple(dataclasses.replace(c, metric="v2" if c.name == name else "") for c in other.columns)
+    other = dataclasses.replace(other, columns=newer)
+    column, same = base.column(name), base.column("clip_score")
+    bars = win_bars(base, other, [column, same])
+    assert bars is not None and "clip score" in bars and "hps v2" not in bars
+    rows = match_clips([base, other])
+    assert np.isfinite(row_values([base, other], rows, column)).any(axis=0).tolist() == [True, False]
+    assert np.isfinite(row_values([base, other], rows, same)).any(axis=0).tolist() == [True, True]
+    summaries = [summarise(system, num_resamples=100) for system in (base, other)]
+    assert system_table(summaries).count("measured otherwise") == 1
+    curves = {system.system: {name: [[0.0, 1.0]] * len(system.entries)} for system in (base, other)}
+    (chart,) = curve_charts([base, other], curves)
+    assert "base" in chart and "other" not in chart
 
 
 def test_only_what_survives_the_correction_is_marked(tmp_path: Path) -> None:

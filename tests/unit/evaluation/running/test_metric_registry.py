@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from evaluation import registry
 from evaluation.base import Metric
@@ -11,6 +12,7 @@ from evaluation.registry import available, build_metric
 from evaluation.running.weights_state import describe_absent, weight_states
 from rewards.errors import RewardError
 from rewards.factories import load_factory
+from rewards.raft import Raft
 
 OWN = """
 from evaluation.base import ClipScore, MetricSpec
@@ -100,6 +102,32 @@ def test_key_sees_files_in_nested_options(tmp_path: Path) -> None:
     assert before == registry.options_sha256(nested) != registry.options_sha256(options)
     (tmp_path / "weights.bin").write_bytes(b"two")
     assert registry.options_sha256(nested) != before
+
+
+def test_key_changes_with_a_replaced_weight_file_whose_hash_nobody_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    file = tmp_path / "raft_model" / "models" / "raft-things.pth"
+    file.parent.mkdir(parents=True)
+    keys = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        torch.save(Raft().state_dict(), file)
+        keys += [build_metric("dynamic_degree", None, {}, device="cpu").key for _ in range(2)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+def test_key_changes_with_the_revision_of_a_cached_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.option_hash.HF_HUB_CACHE", str(tmp_path))
+    options = {"name": "pick_score", "options": {"model": "some.body/a-model"}}
+    hashes = [registry.options_sha256(options)]
+    main = tmp_path / "models--some.body--a-model" / "refs" / "main"
+    main.parent.mkdir(parents=True)
+    for revision in ("1" * 40, "2" * 40):
+        main.write_text(revision)
+        hashes.append(registry.options_sha256(options))
+    assert len(set(hashes)) == 3 and registry.options_sha256(options) == hashes[-1]
 
 
 def test_device_of_a_run_reaches_metrics_that_take_one(own_metric: str) -> None:

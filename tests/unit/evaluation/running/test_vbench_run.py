@@ -55,6 +55,25 @@ def test_report_needs_neither_metrics_nor_clips(
     assert (tmp_path / "run" / "report" / "report.md").read_text() == before
 
 
+def test_a_run_of_before_clips_were_measured_is_still_read(call: Call, tmp_path: Path) -> None:
+    call("run")
+    file = tmp_path / "run" / "run.json"
+    record = json.loads(file.read_text())
+    for entry in (entry for entries in record["systems"].values() for entry in entries):
+        assert [entry.pop(key) for key in ("num_frames", "height", "width", "fps")] == [3, 16, 16, 8.0]
+    file.write_text(json.dumps(record))
+    assert call("report") == 0
+
+
+def test_a_declared_frame_rate_is_asked_of_every_clip(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    video = "video={num_frames: 3, height: 16, width: 16, fps: %s}"
+    assert call("run", video % 16) == 2
+    assert "8 frames per second, declared 16" in capsys.readouterr().err
+    assert call("run", video % 0) == 2
+    assert "video.fps=0" in capsys.readouterr().err
+    assert call("run", video % 8) == 0
+
+
 def test_shards_merge_and_status_says_what_is_left(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", "--shard", "1/2") == 0
     assert "left             6 results, of other shards" in capsys.readouterr().out
@@ -105,6 +124,8 @@ def test_plan_says_clips_weights_and_time_and_writes_nothing(
     assert call("plan", "metrics.0.options.name=hps_v2_1") == 0
     printed = capsys.readouterr().out
     assert "hps_v2_1 (1.97 GB, xswu/HPSv2 on the Hub, not here)" in printed
+    assert "of the 1 of 2 metrics that are here; workers and generation not included" in printed
+    assert "absent weights are 1.97 GB in 1 files" in printed
     assert "luminance_flicker | measure |              0 |" in printed.replace("  |", " |") or "recorded" in printed
 
 
