@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import CompoundSelect, bindparam, exists, func, select, union_all, update
+from sqlalchemy.orm import Session, aliased, joinedload
 
-from app.database.tables import Assignment, Pair, Rater, Refusal, Study, utc_now
+from app.database.tables import Assignment, Exclusion, Pair, Rater, Refusal, Study, Vote, utc_now
 from app.studies.study import StudyPolicy, policy_of
 from app.voting.outcome_tally import OutcomeTally
 from app.voting.pair_table import PairTable, PairTables, Systems
@@ -16,11 +17,28 @@ from app.voting.sampling import pair_probabilities
 from rlhf_video.errors import DataError
 
 # Written once: building these statements takes longer than running them.
+_NEVER_COUNTED: CompoundSelect[Any] = union_all(  # raters who take nobody's place: tests, and those who are excluded
+    select(Rater.id).where(Rater.is_test),
+    select(Exclusion.rater_id).where(Exclusion.rater_id.is_not(None), Exclusion.lifted_at.is_(None)),
+)
 _TAKEN = (
     select(Assignment.pair_id, func.count())
     .where(Assignment.study_id == bindparam("study"), Assignment.policy == "sampled")
     .where(Assignment.state.in_(("open", "voted")))
-    .where(Assignment.rater_id.not_in(select(Rater.id).where(Rater.is_test)))  # tests take nobody's place
+    .where(Assignment.rater_id.not_in(_NEVER_COUNTED))
+    .group_by(Assignment.pair_id)
+)
+_later = aliased(Vote)
+# By itself, so that the count above stays within its index; of all studies, or SQLite would begin at a study's votes.
+_TAKEN_BY_EXCLUDED_VOTES = (
+    select(Assignment.pair_id, func.count(Assignment.id.distinct()))
+    .select_from(Exclusion)
+    .join(Vote, Vote.id == Exclusion.vote_id)
+    .join(Assignment, Assignment.id == Vote.assignment_id)
+    .where(Exclusion.lifted_at.is_(None))
+    .where(~exists().where(_later.assignment_id == Vote.assignment_id, _later.revision > Vote.revision))
+    .where(Assignment.policy == "sampled", Assignment.state == "voted")
+    .where(Assignment.rater_id.not_in(_NEVER_COUNTED))
     .group_by(Assignment.pair_id)
 )
 _MINE = (
@@ -207,6 +225,9 @@ def _sample(
     for pair_id, count in session.execute(_TAKEN, {"study": study.id}):
         if pair_id in table.place:
             num_votes[table.place[pair_id]] = count
+    for pair_id, count in session.execute(_TAKEN_BY_EXCLUDED_VOTES):
+        if pair_id in table.place:
+            num_votes[table.place[pair_id]] -= count
     mine = session.execute(_MINE, {"study": study.id, "rater": rater.id}).all()
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
     free = num_votes < policy.overlap
