@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import CompoundSelect, bindparam, exists, func, select, union_all, update
+from sqlalchemy import CompoundSelect, bindparam, exists, func, or_, select, union_all, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.database.tables import Assignment, Exclusion, Pair, Rater, Refusal, Study, Vote, utc_now
@@ -45,7 +45,7 @@ _MINE = (
     select(Assignment.pair_id, Pair.prompt_id)
     .join(Pair, Pair.id == Assignment.pair_id)
     .where(Assignment.study_id == bindparam("study"), Assignment.rater_id == bindparam("rater"))
-    .where(Assignment.state != "expired", Pair.kind == "real")
+    .where(or_(Assignment.state != "expired", Assignment.expires_at >= bindparam("grace_began")), Pair.kind == "real")
 )
 
 
@@ -114,9 +114,9 @@ def next_assignment(
     )
     if open_one is not None:
         return open_one, False
-    draw = _draw(
-        session, study, rater, policy, rng, pairs.table(session, study, now), tally.outcomes(session, study, now)
-    )
+    grace_began = now - timedelta(seconds=policy.grace_s)
+    table, outcomes = pairs.table(session, study, now), tally.outcomes(session, study, now)
+    draw = _draw(session, study, rater, policy, rng, table, outcomes, grace_began)
     if draw is None:
         return None
     is_left = not draw.repeats.a_is_left if draw.repeats else bool(rng.random() < 0.5)
@@ -185,19 +185,22 @@ def _draw(
     rng: np.random.Generator,
     table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
+    grace_began: datetime,
 ) -> Draw | None:
-    answered = select(Assignment.pair_id).where(Assignment.rater_id == rater.id, Assignment.state != "expired")
+    given = select(Assignment.pair_id).where(Assignment.rater_id == rater.id)
+    answered = given.where(Assignment.state != "expired")  # practice comes again at once: it never counts
     if practice_left(session, study, rater):
         pairs = session.scalars(
             select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "practice", Pair.id.not_in(answered))
         ).all()
         if pairs:
             return Draw(pairs[int(rng.integers(len(pairs)))], "practice", 1.0 / len(pairs))
-    sampled = _sample(session, study, rater, policy, rng, table, outcomes)
+    sampled = _sample(session, study, rater, policy, rng, table, outcomes, grace_began)
     if sampled is None:
         return None  # gold and repeats only ever stand among real pairs
+    theirs = given.where(or_(Assignment.state != "expired", Assignment.expires_at >= grace_began))
     gold = session.scalars(
-        select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "gold", Pair.id.not_in(answered))
+        select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "gold", Pair.id.not_in(theirs))
     ).all()
     earlier = _repeatable(session, study, rater) if policy.repeat_rate else []
     gold_rate = policy.gold_rate if gold else 0.0
@@ -219,8 +222,9 @@ def _sample(
     rng: np.random.Generator,
     table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
+    grace_began: datetime,
 ) -> Draw | None:
-    """Draw one real pair that still wants votes."""
+    """Draw one real pair that still wants votes; none whose lease ran out after `grace_began`: its vote may come."""
     num_votes = np.zeros(len(table.ids))
     for pair_id, count in session.execute(_TAKEN, {"study": study.id}):
         if pair_id in table.place:
@@ -228,7 +232,7 @@ def _sample(
     for pair_id, count in session.execute(_TAKEN_BY_EXCLUDED_VOTES):
         if pair_id in table.place:
             num_votes[table.place[pair_id]] -= count
-    mine = session.execute(_MINE, {"study": study.id, "rater": rater.id}).all()
+    mine = session.execute(_MINE, {"study": study.id, "rater": rater.id, "grace_began": grace_began}).all()
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
     free = num_votes < policy.overlap
     free[[table.place[pair_id] for pair_id in seen_pairs if pair_id in table.place]] = False
