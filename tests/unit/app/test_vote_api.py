@@ -1,9 +1,11 @@
 """The raters' API: leases, votes that count once, and what is refused."""
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from sqlalchemy import func, select, update
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, AuditEntry, Rater, Study, Video, Vote, utc_now
+from app.voting import tokens
 from app.web.server import create_api
 from tests.unit.app.conftest import on_both_databases
 
@@ -157,6 +160,22 @@ def test_late_vote_counts_within_the_grace_and_not_after_it(arena: Arena, client
     expire(utc_now())
     assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
     assert [vote.is_late for vote in stored_votes(arena)] == [True]
+
+
+def test_a_laptop_that_slept_for_a_night_learns_what_became_of_its_votes(
+    arena: Arena, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday = time.time() - 12 * 3600
+    with monkeypatch.context() as patch:  # tokens of yesterday
+        patch.setattr(tokens, "time", SimpleNamespace(time=lambda: yesterday))
+        stored = ballot(ask(client))
+        assert client.post("/api/v1/votes", json=stored).status_code == 201
+        unsent = ballot(ask(client))
+    long_ago = utc_now() - timedelta(hours=12)
+    arena.writer.run(lambda session: session.execute(update(Assignment).values(expires_at=long_ago)) and None)
+    replay, late = (client.post("/api/v1/votes", json=sent) for sent in (stored, unsent))
+    assert (replay.status_code, replay.json()["vote_id"]) == (200, stored["vote_id"])
+    assert (late.status_code, late.json()["error"]["code"]) == (410, "expired")
 
 
 def test_foreign_forged_and_swapped_tokens_are_refused(arena: Arena, client: TestClient) -> None:
