@@ -7,7 +7,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from rlhf_video.errors import DataError
@@ -18,10 +18,17 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 def upgrade(engine: Engine) -> None:
     """Create or migrate the tables; nothing happens where they are as this program wants them."""
-    with engine.begin() as connection:
-        settings = _settings()
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "head")
+    with engine.connect() as connection:
+        # SQLite changes a table by dropping it for a changed copy, which it refuses while other rows refer to it.
+        _check_references(connection, is_on=False)
+        try:
+            with connection.begin():
+                settings = _settings()
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, "head")
+                _refuse_loose_rows(connection)
+        finally:
+            _check_references(connection, is_on=True)
 
 
 def check_version(engine: Engine) -> None:
@@ -44,6 +51,26 @@ def check_version(engine: Engine) -> None:
             f"The arena's database is at version {there or 'none'} and this program wants {wanted}: make a copy of it, "
             "then run `python app/arena.py init` with the same --data or --database-url, which migrates it."
         )
+
+
+def _check_references(connection: Connection, *, is_on: bool) -> None:
+    """Switch SQLite's check of foreign keys, which it allows outside of transactions only."""
+    if connection.dialect.name == "sqlite":
+        cursor = connection.connection.cursor()
+        cursor.execute(f"PRAGMA foreign_keys={'ON' if is_on else 'OFF'}")
+        cursor.close()
+
+
+def _refuse_loose_rows(connection: Connection) -> None:
+    """Check what SQLite did not check meanwhile: a migration that loses rows is undone."""
+    if connection.dialect.name == "sqlite":
+        loose = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if loose:
+            tables = ", ".join(sorted({row[0] for row in loose}))
+            raise DataError(
+                f"{len(loose)} rows of {tables} refer to rows that are not there: nothing was migrated. "
+                "Go back to a copy of the database."
+            )
 
 
 def _settings() -> Config:

@@ -1,7 +1,7 @@
 """The arena's tables. Votes and the audit log are only ever appended to; what changes is a new row.
 
 Which side a clip was shown on belongs to the assignment; answers are stored as A, tie or B of the pair, so no
-analysis can mix up sides. Times are UTC. Ids are 32 hexadecimal digits.
+analysis can mix up sides. Times are UTC. Ids are 32 hexadecimal digits; those of votes may have dashes.
 """
 
 import uuid
@@ -71,6 +71,7 @@ def utc_now() -> datetime:
 
 
 Id = String(32)
+VoteId = String(36)  # browsers write a UUID with its dashes
 
 
 class Study(Base):
@@ -214,7 +215,7 @@ class Vote(Base):
     """One answer, appended. The vote of an assignment is its highest revision, and none where that is withdrawn."""
 
     __tablename__ = "vote"
-    id: Mapped[str] = mapped_column(Id, primary_key=True)  # made by the client, so that a retry is the same vote
+    id: Mapped[str] = mapped_column(VoteId, primary_key=True)  # made by the client, so that a retry is the same vote
     assignment_id: Mapped[str] = mapped_column(ForeignKey("assignment.id"))
     revision: Mapped[int]
     withdrawn: Mapped[bool] = mapped_column(default=False)

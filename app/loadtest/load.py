@@ -200,7 +200,7 @@ class _Rater:
     def _ballot(self, pair: Mapping[str, Any], think_s: float) -> dict[str, Any]:
         names: Sequence[str] = [question["name"] for question in pair["questions"]]
         return {
-            "vote_id": uuid.uuid4().hex,
+            "vote_id": str(uuid.uuid4()),
             "assignment": pair["assignment"],
             "token": pair["token"],
             "revision": pair["revision"],

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
-from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import CompoundSelect, bindparam, exists, func, or_, select, union_all, update
+from sqlalchemy.orm import Session, aliased, joinedload
 
-from app.database.tables import Assignment, Pair, Rater, Refusal, Study, utc_now
+from app.database.tables import Assignment, Exclusion, Pair, Rater, Refusal, Study, Vote, utc_now
 from app.studies.study import StudyPolicy, policy_of
 from app.voting.outcome_tally import OutcomeTally
 from app.voting.pair_table import PairTable, PairTables, Systems
@@ -16,18 +17,35 @@ from app.voting.sampling import pair_probabilities
 from rlhf_video.errors import DataError
 
 # Written once: building these statements takes longer than running them.
+_NEVER_COUNTED: CompoundSelect[Any] = union_all(  # raters who take nobody's place: tests, and those who are excluded
+    select(Rater.id).where(Rater.is_test),
+    select(Exclusion.rater_id).where(Exclusion.rater_id.is_not(None), Exclusion.lifted_at.is_(None)),
+)
 _TAKEN = (
     select(Assignment.pair_id, func.count())
     .where(Assignment.study_id == bindparam("study"), Assignment.policy == "sampled")
     .where(Assignment.state.in_(("open", "voted")))
-    .where(Assignment.rater_id.not_in(select(Rater.id).where(Rater.is_test)))  # tests take nobody's place
+    .where(Assignment.rater_id.not_in(_NEVER_COUNTED))
+    .group_by(Assignment.pair_id)
+)
+_later = aliased(Vote)
+# By itself, so that the count above stays within its index; of all studies, or SQLite would begin at a study's votes.
+_TAKEN_BY_EXCLUDED_VOTES = (
+    select(Assignment.pair_id, func.count(Assignment.id.distinct()))
+    .select_from(Exclusion)
+    .join(Vote, Vote.id == Exclusion.vote_id)
+    .join(Assignment, Assignment.id == Vote.assignment_id)
+    .where(Exclusion.lifted_at.is_(None))
+    .where(~exists().where(_later.assignment_id == Vote.assignment_id, _later.revision > Vote.revision))
+    .where(Assignment.policy == "sampled", Assignment.state == "voted")
+    .where(Assignment.rater_id.not_in(_NEVER_COUNTED))
     .group_by(Assignment.pair_id)
 )
 _MINE = (
     select(Assignment.pair_id, Pair.prompt_id)
     .join(Pair, Pair.id == Assignment.pair_id)
     .where(Assignment.study_id == bindparam("study"), Assignment.rater_id == bindparam("rater"))
-    .where(Assignment.state != "expired", Pair.kind == "real")
+    .where(or_(Assignment.state != "expired", Assignment.expires_at >= bindparam("grace_began")), Pair.kind == "real")
 )
 
 
@@ -96,9 +114,9 @@ def next_assignment(
     )
     if open_one is not None:
         return open_one, False
-    draw = _draw(
-        session, study, rater, policy, rng, pairs.table(session, study, now), tally.outcomes(session, study, now)
-    )
+    grace_began = now - timedelta(seconds=policy.grace_s)
+    table, outcomes = pairs.table(session, study, now), tally.outcomes(session, study, now)
+    draw = _draw(session, study, rater, policy, rng, table, outcomes, grace_began)
     if draw is None:
         return None
     is_left = not draw.repeats.a_is_left if draw.repeats else bool(rng.random() < 0.5)
@@ -167,19 +185,22 @@ def _draw(
     rng: np.random.Generator,
     table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
+    grace_began: datetime,
 ) -> Draw | None:
-    answered = select(Assignment.pair_id).where(Assignment.rater_id == rater.id, Assignment.state != "expired")
+    given = select(Assignment.pair_id).where(Assignment.rater_id == rater.id)
+    answered = given.where(Assignment.state != "expired")  # practice comes again at once: it never counts
     if practice_left(session, study, rater):
         pairs = session.scalars(
             select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "practice", Pair.id.not_in(answered))
         ).all()
         if pairs:
             return Draw(pairs[int(rng.integers(len(pairs)))], "practice", 1.0 / len(pairs))
-    sampled = _sample(session, study, rater, policy, rng, table, outcomes)
+    sampled = _sample(session, study, rater, policy, rng, table, outcomes, grace_began)
     if sampled is None:
         return None  # gold and repeats only ever stand among real pairs
+    theirs = given.where(or_(Assignment.state != "expired", Assignment.expires_at >= grace_began))
     gold = session.scalars(
-        select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "gold", Pair.id.not_in(answered))
+        select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "gold", Pair.id.not_in(theirs))
     ).all()
     earlier = _repeatable(session, study, rater) if policy.repeat_rate else []
     gold_rate = policy.gold_rate if gold else 0.0
@@ -201,13 +222,17 @@ def _sample(
     rng: np.random.Generator,
     table: PairTable,
     outcomes: Mapping[Systems, tuple[int, int, int]],
+    grace_began: datetime,
 ) -> Draw | None:
-    """Draw one real pair that still wants votes."""
+    """Draw one real pair that still wants votes; none whose lease ran out after `grace_began`: its vote may come."""
     num_votes = np.zeros(len(table.ids))
     for pair_id, count in session.execute(_TAKEN, {"study": study.id}):
         if pair_id in table.place:
             num_votes[table.place[pair_id]] = count
-    mine = session.execute(_MINE, {"study": study.id, "rater": rater.id}).all()
+    for pair_id, count in session.execute(_TAKEN_BY_EXCLUDED_VOTES):
+        if pair_id in table.place:
+            num_votes[table.place[pair_id]] -= count
+    mine = session.execute(_MINE, {"study": study.id, "rater": rater.id, "grace_began": grace_began}).all()
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
     free = num_votes < policy.overlap
     free[[table.place[pair_id] for pair_id in seen_pairs if pair_id in table.place]] = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from app.database.audit_log import append_entry
@@ -90,6 +90,8 @@ def store_vote(session: Session, ballot: Ballot, rater: Rater, *, now: datetime 
     study = session.get_one(Study, assignment.study_id)
     policy = policy_of(study)
     last = current_vote(session, assignment.id)
+    if not ballot.withdrawn and assignment.repeats is None:
+        _check_only_vote(session, assignment)
     _check_place(assignment, ballot, last, policy, now)
     if not ballot.withdrawn:
         _check_content(assignment, ballot, policy, now, is_first=last is None)
@@ -116,10 +118,15 @@ def store_vote(session: Session, ballot: Ballot, rater: Rater, *, now: datetime 
     )
     session.add(vote)
     if ballot.withdrawn:
-        _end_other_leases(session, assignment, now)
+        _end_other_leases(session, assignment, policy, now)
         assignment.state = "open"
         assignment.expires_at = now + timedelta(seconds=policy.lease_s)
     else:
+        if assignment.repeats is None:
+            # A late vote: this pair may be on its rater's screen again, where an answer would be refused.
+            _end_other_leases(
+                session, assignment, policy, now, Assignment.pair_id == assignment.pair_id, Assignment.repeats.is_(None)
+            )
         assignment.state = "voted"
     session.flush()
     append_entry(
@@ -142,14 +149,31 @@ def undo_until(vote: Vote, policy: StudyPolicy) -> datetime:
     return vote.stored_at + timedelta(seconds=policy.undo_s)
 
 
-def _end_other_leases(session: Session, assignment: Assignment, now: datetime) -> None:
-    """Give back the pair that came after the one that is taken up again: a rater holds one at a time."""
+def _end_other_leases(
+    session: Session, assignment: Assignment, policy: StudyPolicy, now: datetime, *where: ColumnElement[bool]
+) -> None:
+    """Give back the pair that came after the one that is taken up again: a rater holds one at a time.
+
+    It ends without grace: nothing is answered to it any more, so its rater can be given the pair again at once.
+    """
     session.execute(
         update(Assignment)
         .where(Assignment.study_id == assignment.study_id, Assignment.rater_id == assignment.rater_id)
-        .where(Assignment.state == "open", Assignment.id != assignment.id)
-        .values(state="expired", expires_at=now)
+        .where(Assignment.state == "open", Assignment.id != assignment.id, *where)
+        .values(state="expired", expires_at=now - timedelta(seconds=policy.grace_s))
     )
+
+
+def _check_only_vote(session: Session, assignment: Assignment) -> None:
+    """Refuse a second answer of a rater to a pair, unless it is asked as a repeat: each would count."""
+    other = session.scalar(
+        select(Assignment.id)
+        .where(Assignment.pair_id == assignment.pair_id, Assignment.rater_id == assignment.rater_id)
+        .where(Assignment.state == "voted", Assignment.repeats.is_(None), Assignment.id != assignment.id)
+        .limit(1)
+    )
+    if other is not None:
+        raise BallotRefusedError("conflict", "You have answered this pair before.", current_vote(session, other))
 
 
 def _check_place(assignment: Assignment, ballot: Ballot, last: Vote | None, policy: StudyPolicy, now: datetime) -> None:
@@ -167,7 +191,7 @@ def _check_place(assignment: Assignment, ballot: Ballot, last: Vote | None, poli
     if assignment.state not in ("open", "expired"):
         raise BallotRefusedError("conflict", f"This pair was {assignment.state} by you.")
     if now > assignment.expires_at + timedelta(seconds=policy.grace_s):
-        raise BallotRefusedError("expired", "This pair was yours too long ago: please judge a new one.")
+        raise BallotRefusedError("expired", "This pair is yours no longer: please judge a new one.")
 
 
 def _check_content(

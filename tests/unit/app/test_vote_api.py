@@ -2,11 +2,13 @@
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
+from app.voting import tokens
 from app.web.server import create_api
 from tests.unit.app.conftest import SYSTEMS, on_both_databases
 
@@ -33,7 +36,7 @@ def ask(client: TestClient, status: int = 201) -> dict[str, Any]:
 def ballot(pair: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return a complete vote on a pair."""
     return {
-        "vote_id": uuid.uuid4().hex,
+        "vote_id": str(uuid.uuid4()),  # with dashes, as browsers write it
         "assignment": pair["assignment"],
         "token": pair["token"],
         "revision": 0,
@@ -81,7 +84,7 @@ def test_retry_is_the_same_vote_and_another_vote_is_not(arena: Arena, client: Te
     assert (first.status_code, retry.status_code) == (201, 200)
     assert first.json()["stored_at"] == retry.json()["stored_at"]
     other_answers = client.post("/api/v1/votes", json={**sent, "answers": {**ANSWERS, "overall": "right"}})
-    other_id = client.post("/api/v1/votes", json={**sent, "vote_id": uuid.uuid4().hex})
+    other_id = client.post("/api/v1/votes", json={**sent, "vote_id": str(uuid.uuid4())})
     assert (other_answers.status_code, other_id.status_code) == (409, 409)
     assert other_id.json()["stored"]["vote_id"] == sent["vote_id"]
     assert len(stored_votes(arena)) == 1
@@ -161,6 +164,22 @@ def test_late_vote_counts_within_the_grace_and_not_after_it(arena: Arena, client
     expire(utc_now())
     assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
     assert [vote.is_late for vote in stored_votes(arena)] == [True]
+
+
+def test_a_laptop_that_slept_for_a_night_learns_what_became_of_its_votes(
+    arena: Arena, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday = time.time() - 12 * 3600
+    with monkeypatch.context() as patch:  # tokens of yesterday
+        patch.setattr(tokens, "time", SimpleNamespace(time=lambda: yesterday))
+        stored = ballot(ask(client))
+        assert client.post("/api/v1/votes", json=stored).status_code == 201
+        unsent = ballot(ask(client))
+    long_ago = utc_now() - timedelta(hours=12)
+    arena.writer.run(lambda session: session.execute(update(Assignment).values(expires_at=long_ago)) and None)
+    replay, late = (client.post("/api/v1/votes", json=sent) for sent in (stored, unsent))
+    assert (replay.status_code, replay.json()["vote_id"]) == (200, stored["vote_id"])
+    assert (late.status_code, late.json()["error"]["code"]) == (410, "expired")
 
 
 def test_foreign_forged_and_swapped_tokens_are_refused(arena: Arena, client: TestClient) -> None:
