@@ -95,8 +95,9 @@ def verify(_: argparse.Namespace, config: ArenaConfig) -> int:
 def snapshot(request: argparse.Namespace, config: ArenaConfig) -> int:
     """Keep a leaderboard, and print it."""
     settings = load_config(BoardSettings, None, request.changes)
+    choices = {name: getattr(settings, name) for name in (change.partition("=")[0] for change in request.changes)}
     with open_arena(config) as arena:
-        taken = take_snapshot(arena, request.study, settings)
+        taken = take_snapshot(arena, request.study, choices)
         with arena.reading() as session:
             rows = session.get_one(Snapshot, taken).result["rows"]
     for row in rows:
