@@ -11,12 +11,15 @@ from app.database.tables import Assignment, Rater, Study, Video, Vote
 from app.studies.study import QUESTIONS, StudyPolicy, policy_of
 from app.voting.answers import displayed
 from app.voting.assignments import practice_left, progress_of
+from app.voting.completion import has_nothing_left
 from app.voting.votes import answers_on_screen, current_vote
 
 
 def study_plain(session: Session, study: Study, rater: Rater | None) -> dict[str, Any]:
     """Return a study as a rater may know it."""
     policy = policy_of(study)
+    # Its code is what a panel pays for: only who is done gets to see it.
+    is_done = policy.completion_url is not None and rater is not None and has_nothing_left(session, study, rater)
     return {
         "slug": study.slug,
         "name": study.name,
@@ -24,6 +27,7 @@ def study_plain(session: Session, study: Study, rater: Rater | None) -> dict[str
         "consent_version": policy.consent_version,
         "questions": list(policy.questions),
         "practice_left": practice_left(session, study, rater) if rater else policy.practice,
+        "completion_url": policy.completion_url if is_done else None,
     }
 
 
