@@ -17,7 +17,7 @@ COMMANDS = {
     "serve": "run the server",
     **lineage_arguments.HELP,
     "snapshot": "keep a leaderboard that can be computed again: snapshot STUDY",
-    "verify": "check database, audit log and every clip's hash",
+    "verify": "check database, audit log, votes, snapshots and every clip's hash",
     "loadtest": "simulated raters against a running server; their votes never count: loadtest URL --study STUDY",
 }
 

@@ -15,7 +15,7 @@ from app.boards.board import BoardSettings
 from app.boards.snapshot import take_snapshot
 from app.database.audit_log import read_head
 from app.database.tables import Snapshot, Study
-from app.database.verification import find_problems
+from app.database.verification import find_problems, votes_without_facts
 from app.demo import ensure_demo, open_to_admin
 from app.lineage import commands as lineage_commands
 from app.loadtest.report import run_load_test
@@ -82,12 +82,14 @@ def serve(_: argparse.Namespace, config: ArenaConfig) -> int:
 
 
 def verify(_: argparse.Namespace, config: ArenaConfig) -> int:
-    """Check the database, the audit log and the clips; exit code 1 where something is wrong."""
+    """Check database, audit log, votes, snapshots and clips; exit code 1 where something is wrong."""
     with open_arena(config) as arena, arena.reading() as session:
         problems = list(find_problems(session, config.data))
-        head = read_head(session)
+        head, unknown = read_head(session), votes_without_facts(session)
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
+    if unknown:
+        sys.stdout.write(f"{unknown} votes are older than the log's record of answers: those are not checked.\n")
     sys.stdout.write(f"{head.number} audit entries, head {head.sha256}: {len(problems)} problems.\n")
     return 1 if problems else 0
 
@@ -95,8 +97,9 @@ def verify(_: argparse.Namespace, config: ArenaConfig) -> int:
 def snapshot(request: argparse.Namespace, config: ArenaConfig) -> int:
     """Keep a leaderboard, and print it."""
     settings = load_config(BoardSettings, None, request.changes)
+    choices = {name: getattr(settings, name) for name in (change.partition("=")[0] for change in request.changes)}
     with open_arena(config) as arena:
-        taken = take_snapshot(arena, request.study, settings)
+        taken = take_snapshot(arena, request.study, choices)
         with arena.reading() as session:
             rows = session.get_one(Snapshot, taken).result["rows"]
     for row in rows:

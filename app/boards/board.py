@@ -58,10 +58,14 @@ class BoardSettings:
     prior_sd: float = 1.0
     """Of strengths in log-odds: keeps an undefeated system finite; weighs about as much as four votes per system."""
     votes_per_prompt: int | None = None
-    """Votes that complete a prompt for the stopping rule, which then holds for all prompts like these; with None
-    it holds for these prompts."""
+    """Votes that complete a prompt for the stopping rule, which runs over complete prompts; a study's boards take its
+    overlap (study_board.py). With None it runs over single votes, which errs where votes share prompts."""
     error_rate: float = 0.05
     """Of the stopping rule."""
+    num_systems: int | None = None
+    """Systems that share it, those without votes included; None for those with votes."""
+    overlap: int | None = None
+    """Votes after which a pair is drawn no more; None where there is no such limit."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,12 @@ class Board:
     num_raters: int
     warnings: tuple[str, ...]
 
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of systems that share the stopping rule's chance of a false call."""
+        count = max(len(self.rows), self.settings.num_systems or 0)
+        return count * (count - 1) // 2
+
 
 def make_board(
     votes: Sequence[CleanVote],
@@ -152,6 +162,7 @@ def make_board(
     warnings = [] if ranking.separation is None else [f"Only the prior keeps ratings finite: {ranking.separation}."]
     clusters = _clusters(table)
     warnings += [f"All votes share one {by}." for by in get_args(ClusterBy) if by not in clusters]
+    warnings += _sampling_warnings(chosen, settings)
     covariance = clustered_covariance(ranking, *clusters)
     intervals = strength_intervals(ranking, covariance)
     lines = rank_systems(normal_draws(ranking, covariance, num_draws=_NUM_DRAWS, seed=seed))
@@ -230,6 +241,21 @@ def _table(
     return build(np.array([weight_of[vote.rater] for vote, _ in answered]))
 
 
+def _sampling_warnings(votes: Sequence[CleanVote], settings: BoardSettings) -> list[str]:
+    """Return what is wrong with weights by the chance to be drawn where the number of votes no longer follows it."""
+    if settings.weighting != "sampling" or settings.overlap is None:
+        return []
+    counts = Counter(vote.pair for vote in votes)
+    full = sum(count >= settings.overlap for count in counts.values())
+    if not full:
+        return []
+    return [
+        f"{full} of {len(counts)} pairs have the {settings.overlap} votes that the study wants of each: how often they "
+        "were judged no longer follows from how likely they were drawn, and weights by that chance mislead. Count all "
+        "votes the same."
+    ]
+
+
 def _clusters(table: Comparisons) -> list[ClusterBy]:
     kinds: tuple[ClusterBy, ...] = get_args(ClusterBy)
     clusters = [by for by in kinds if table.cluster_index(by).max() > 0]
@@ -245,7 +271,13 @@ def _fitting_model(table: Comparisons, model: RankingModel) -> RankingModel:
 
 def _matches(table: Comparisons, settings: BoardSettings) -> tuple[Match, ...]:
     matches = []
-    for decision in decided(table, votes_per_prompt=settings.votes_per_prompt, level=1.0 - settings.error_rate):
+    decisions = decided(
+        table,
+        votes_per_prompt=settings.votes_per_prompt,
+        level=1.0 - settings.error_rate,
+        num_systems=settings.num_systems,
+    )
+    for decision in decisions:
         a, b = table.systems.index(decision.first), table.systems.index(decision.second)
         straight, swapped = (table.first == a) & (table.second == b), (table.first == b) & (table.second == a)
         met = straight | swapped

@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.boards.board import Board, BoardSettings, make_board
+from app.boards.study_board import study_settings
 from app.database.audit_log import append_entry, read_head
 from app.database.tables import Snapshot, Study, utc_now
 from app.quality.gold_results import gold_results
@@ -17,19 +19,25 @@ from rlhf_video.settings import to_plain
 from rlhf_video.settings.building import build_config
 
 
-def take_snapshot(arena: Arena, slug: str, settings: BoardSettings) -> str:
+def take_snapshot(arena: Arena, slug: str, choices: Mapping[str, object]) -> str:
     """Compute a leaderboard and keep it.
+
+    Args:
+        arena: Open.
+        slug: Of the study.
+        choices: As of `study_settings`.
 
     Returns:
         The snapshot's id.
 
     Raises:
         DataError: There is no such study, or nothing to rank.
+        ConfigError: A choice is not known.
     """
 
     def change(session: Session) -> str:
         study, now = find_study(session, slug), utc_now()
-        head = read_head(session)
+        head, settings = read_head(session), study_settings(session, study, choices)
         row = Snapshot(
             study_id=study.id,
             settings=to_plain(settings),
@@ -52,7 +60,8 @@ def check_snapshot(session: Session, snapshot: Snapshot) -> bool:
     """Return whether the votes of then still give the leaderboard of then; exclusions made since do not count."""
     study = session.get_one(Study, snapshot.study_id)
     settings = build_config(BoardSettings, snapshot.settings)
-    again = board_plain(_board_at(session, study, settings, snapshot))
+    # A snapshot from before a setting existed has none of it; the settings of then are kept beside the result.
+    again = {**board_plain(_board_at(session, study, settings, snapshot)), "settings": snapshot.settings}
     return json.dumps(again, sort_keys=True) == json.dumps(snapshot.result, sort_keys=True)
 
 

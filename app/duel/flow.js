@@ -55,10 +55,14 @@ class Flow {
     this.show(assignment, this.draft);
   }
 
-  finished() {
+  async finished() {
     this.offerUndo(this.store.read("last", null));
     this.tell("finished");
-    this.panel.message("All done", "There is no pair left for you in this study. Thank you!", "Look again", true);
+    const { body } = await this.patience.send("session"); // says only now where a panel's raters go
+    const link = (body.studies ?? []).find((study) => study.slug === this.study)?.completion_url ?? null;
+    const where = link ? " Please go back to your panel, so that it knows that you are done." : "";
+    const text = `There is no pair left for you in this study. Thank you!${where}`;
+    this.panel.message("All done", text, "Look again", true, link);
   }
 
   submit() {

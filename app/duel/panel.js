@@ -34,7 +34,12 @@ class Panel {
     return this.parts.banner.hidden ? null : this.parts["banner-text"].textContent;
   }
 
-  message(title, text, button, isGood = false) {
+  /* `link` leads away, to https alone. */
+  message(title, text, button, isGood = false, link = null) {
+    const isSafe = /^https:\/\//.test(link ?? "");
+    this.parts["message-link"].hidden = !isSafe;
+    if (isSafe) this.parts["message-link"].href = link;
+    else this.parts["message-link"].removeAttribute("href");
     this.state("message");
     this.parts.message.toggleAttribute("data-good", isGood);
     this.parts["message-title"].textContent = title;

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.database.tables import Prompt, RewardScore, Study, System, Video
 from app.lineage.head_to_head import answer_to, head_to_head
+from app.lineage.systems import TRAINED_PROMPTS
 from app.voting.clean_votes import CleanVote, clean_votes
 from rlhf_video.preferences.pair import OVERALL
 from rlhf_video.stats.agreement import credit_without_ties, cross_fit_threshold
@@ -47,7 +48,8 @@ class RewardReading:
     parent: str
     reward: RewardDimension
     reward_difference: Interval
-    """System minus parent on clips of the same prompt and number, in the reward's unit, clustered by prompt."""
+    """System minus parent on clips of the same prompt and number, without prompts that it was trained on, in the
+    reward's unit; clustered by prompt."""
     win_rate: Interval | None
     """People's, of the system; None where nobody compared them."""
     verdict: Verdict
@@ -78,7 +80,8 @@ class RewardAgreement:
 def reward_readings(session: Session, study: Study, *, question: str = OVERALL) -> tuple[RewardReading, ...]:
     """Compare every trained system with its parent by every reward that scored both.
 
-    The alarm is raised where the reward's interval lies above 0 and the people's does not lie above one half.
+    The alarm is raised where the reward's interval lies above 0 and the people's does not lie above one half. Prompts
+    that a system was trained on count in neither: what is remembered is not learned.
 
     Args:
         session: Only read from.
@@ -92,13 +95,14 @@ def reward_readings(session: Session, study: Study, *, question: str = OVERALL) 
         parent = systems.get(row.parent_id or "")
         if parent is None:
             continue
-        people = head_to_head(votes, row.name, parent.name, question=question)
+        trained = set(row.origin.get(TRAINED_PROMPTS, ()))
+        people = head_to_head(votes, row.name, parent.name, question=question, without_prompts=trained)
         win_rate = None if people is None else people.win_rate
         for reward, by_clip in scores.items():
             places = sorted(
                 (prompt, number)
                 for system, prompt, number in by_clip
-                if system == row.id and (parent.id, prompt, number) in by_clip
+                if system == row.id and prompt not in trained and (parent.id, prompt, number) in by_clip
             )
             if places:
                 gaps = [

@@ -1,11 +1,13 @@
 """Admin page: the leaderboard with every setting, and its snapshots."""
 
+from collections.abc import Mapping
+
 import gradio as gr
 from sqlalchemy import select
 
 from app.arena_state import Arena
-from app.boards.board import BoardSettings, make_board
 from app.boards.snapshot import check_snapshot, take_snapshot
+from app.boards.study_board import study_board
 from app.database.tables import Snapshot
 from app.pages.admin_parts import (
     QUIET,
@@ -21,11 +23,8 @@ from app.pages.admin_parts import (
 from app.pages.board_view import board_html
 from app.pages.rater_pages import MODELS, WEIGHTS
 from app.pages.snapshots_view import snapshots_html
-from app.quality.gold_results import gold_results
 from app.studies.study import find_study
-from app.voting.clean_votes import clean_votes
 from rlhf_video.errors import RlhfVideoError
-from rlhf_video.settings.building import build_config
 
 _BOTH_BAD = {"Two bad clips are a tie": "tie", "Two bad clips do not count": "drop"}
 _MOST = 20
@@ -36,13 +35,13 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     with gr.Row():
         study, question = study_field(), question_field()
         tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
-        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="davidson")
+        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="")
         weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
     with gr.Row():
         both_bad = gr.Dropdown(label="Both unacceptable", choices=list(_BOTH_BAD.items()), value="tie")
         prior = gr.Number(label="Prior of strengths (sd, log-odds)", value=1.0, minimum=0.01, step=0.1)
-        per_prompt = gr.Number(label="Votes that complete a prompt; 0: stop by votes", value=0, minimum=0, precision=0)
-        errors = gr.Number(label="Chance of a false call", value=0.05, minimum=0.001, maximum=0.5, step=0.01)
+        per_prompt = gr.Number(label="Votes that complete a prompt; 0: the overlap", value=0, minimum=0, precision=0)
+        errors = gr.Number(label="Chance of a false call; 0: the study's", value=0, minimum=0, maximum=0.5, step=0.01)
     with gr.Row():
         take = gr.Button("Take a snapshot", variant="primary")
         check = gr.Button("Compute the snapshots again")
@@ -50,10 +49,10 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     fields = [question, tag, model, weighting, both_bad, prior, per_prompt, errors]
 
     def draw(slug: str | None, *values: object) -> str:
-        return draw_board(arena, slug or "", _settings(*values))
+        return draw_board(arena, slug or "", _choices(*values))
 
     def snapshot(slug: str | None, *values: object) -> str:
-        return f"Snapshot {take_snapshot(arena, slug or '', _settings(*values))[:8]} is taken."
+        return f"Snapshot {take_snapshot(arena, slug or '', _choices(*values))[:8]} is taken."
 
     def show(slug: str | None) -> str:
         return draw_snapshots(arena, slug or "", check=False)
@@ -74,12 +73,10 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     check.click(shown(check_again), study, listed, **SLOW)
 
 
-def draw_board(arena: Arena, slug: str, settings: BoardSettings) -> str:
-    """Return a study's leaderboard as HTML, public or not."""
+def draw_board(arena: Arena, slug: str, choices: Mapping[str, object]) -> str:
+    """Return a study's leaderboard as HTML, public or not; choices as of `study_settings`."""
     with arena.reading() as session:
-        study = find_study(session, slug)
-        votes, gold = clean_votes(session, study), gold_results(session, study)
-    return board_html(make_board(votes, settings, gold=gold))
+        return board_html(study_board(session, find_study(session, slug), choices))
 
 
 def draw_snapshots(arena: Arena, slug: str, *, check: bool) -> str:
@@ -101,9 +98,8 @@ def draw_snapshots(arena: Arena, slug: str, *, check: bool) -> str:
         return snapshots_html(rows, checked)
 
 
-def _settings(*values: object) -> BoardSettings:
+def _choices(*values: object) -> dict[str, object]:
     names = ("question", "tag", "model", "weighting", "both_bad", "prior_sd", "votes_per_prompt", "error_rate")
+    left_open = ("tag", "model", "votes_per_prompt", "error_rate")  # empty or 0: no choice
     plain = dict(zip(names, values, strict=True))
-    return build_config(
-        BoardSettings, {**plain, "tag": plain["tag"] or None, "votes_per_prompt": plain["votes_per_prompt"] or None}
-    )
+    return {name: value or None if name in left_open else value for name, value in plain.items()}

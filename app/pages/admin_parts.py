@@ -8,7 +8,8 @@ import gradio as gr
 from sqlalchemy import select
 
 from app.arena_state import Arena
-from app.database.tables import Prompt, Study
+from app.boards.study_board import board_tags
+from app.database.tables import Study
 from app.pages.html_parts import done, problem
 from app.studies.study import QUESTIONS
 from rlhf_video.errors import RlhfVideoError
@@ -46,10 +47,7 @@ def study_choices(arena: Arena) -> gr.Dropdown:
 def tag_choices(arena: Arena, slug: str | None) -> gr.Dropdown:
     """Return the categories of a study's prompts."""
     with arena.reading() as session:
-        rows = session.scalars(
-            select(Prompt.tags).join(Study, Study.id == Prompt.study_id).where(Study.slug == (slug or ""))
-        )
-        tags = sorted({str(tag) for row in rows for tag in row})
+        tags = board_tags(session, slug)
     return gr.Dropdown(choices=[("All prompts", ""), *((tag, tag) for tag in tags)], value="")
 
 

@@ -121,24 +121,42 @@ def _decisions(board: Board) -> Html:
         winner = match.decision.winner
         share = match.share if math.isfinite(match.share.low) else None
         interval = f"{share.low:.0%} to {share.high:.0%}" if share else "too few votes"
-        state = f"decided: {winner}" if winner else f"open{_left(match, len(board.matches))}"
+        state = f"decided: {winner}" if winner else f"open{_left(match, board)}"
         counts = f"{match.wins} / {match.ties} / {match.losses}"
         rows.append((f"{match.first} against {match.second}", counts, f"{match.share.mean:.0%}", interval, state))
-    lead = (
-        f'<p class="calm">The rule may be looked at after every vote: over all pairs it calls equal systems different '
-        f"in at most {board.settings.error_rate:.0%} of studies.</p>"
+    return Html(
+        f'<p class="calm">{escape(_promise(board))}</p>'
+        + _grid(("Pair", "Win / tie / loss", "Points", "95% interval", "Stopping rule"), rows)
     )
-    return Html(lead + _grid(("Pair", "Win / tie / loss", "Points", "95% interval", "Stopping rule"), rows))
 
 
-def _left(match: Match, num_pairs: int) -> str:
+def _promise(board: Board) -> str:
+    """Return what the stopping rule holds for, and under which condition."""
+    rate, count = board.settings.error_rate, board.settings.votes_per_prompt
+    if count is None:
+        held = " if every vote is of a prompt and a rater drawn anew; where votes share them, it errs more often."
+    else:
+        full = "its first vote" if count == 1 else f"its first {count} votes"
+        held = (
+            f" with prompts like these, each of which counts once, by {full}. It holds for these raters: their tastes "
+            "are not accounted for, and the fewer they are and the more they differ, the more often it errs."
+        )
+    return (
+        "The rule may be looked at after every vote: over all pairs of systems it calls equal ones different in at "
+        f"most {rate:.0%} of studies{held}"
+    )
+
+
+def _left(match: Match, board: Board) -> str:
     """Return how many votes the rule would still want, in words."""
     if not match.wins + match.losses:
         return ""
-    left = votes_left(match, num_pairs)
+    left = votes_left(match, board.num_pairs, error_rate=board.settings.error_rate)
     if left is None:
         return ", equal so far"
-    return f", about {left} more votes" if left else ", about to be decided"
+    if board.settings.votes_per_prompt is None:
+        return f", about {left} more votes" if left else ", about to be decided"
+    return f", at least {left} more votes" if left else ", more complete prompts are needed"
 
 
 def _trust(board: Board) -> Html:

@@ -1,27 +1,26 @@
 """What raters see, in Gradio: the duel after their consent, their progress, leaderboards that a study shows them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
 from sqlalchemy import select
 
 from app.arena_state import Arena
-from app.boards.board import BoardSettings, make_board
-from app.database.tables import Prompt, Study
+from app.boards.study_board import board_tags, study_board
+from app.database.tables import Study
 from app.duel.component import duel_player
 from app.pages.board_view import board_html
-from app.quality.gold_results import gold_results
 from app.studies.study import QUESTIONS, find_study, policy_of
 from app.voting.assignments import progress_of
-from app.voting.clean_votes import clean_votes
 from app.voting.raters import find_rater
 from app.web.cookies import RATER_COOKIE
 from rlhf_video.errors import RlhfVideoError
 from rlhf_video.report.page import escape
-from rlhf_video.settings.building import build_config
 
 FOLDER = Path(__file__).parent
 MODELS = {
+    "As the study says": "",
     "Davidson's model": "davidson",
     "Rao and Kupper's": "rao_kupper",
     "Half a win each": "bradley_terry",
@@ -68,13 +67,13 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
             label="Question", choices=[(each.title, each.name) for each in QUESTIONS.values()], value="overall"
         )
         tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
-        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="davidson")
+        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="")
         weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
     shown = gr.HTML("<p>Counting the votes ...</p>", css_template=_text("board.css"))
 
     def draw(slug: str | None, question: str, tag: str, model: str, weighting: str) -> str:
-        plain = {"question": question, "tag": tag or None, "model": model, "weighting": weighting}
-        return draw_board(arena, slug, build_config(BoardSettings, plain))
+        choices = {"question": question, "tag": tag or None, "model": model or None, "weighting": weighting}
+        return draw_board(arena, slug, choices)
 
     def studies() -> gr.Dropdown:
         with arena.reading() as session:
@@ -84,10 +83,7 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
 
     def categories(slug: str | None) -> gr.Dropdown:
         with arena.reading() as session:
-            lists = session.scalars(
-                select(Prompt.tags).join(Study, Study.id == Prompt.study_id).where(Study.slug == slug)
-            )
-            tags = sorted({name for names in lists for name in names})
+            tags = board_tags(session, slug)
         return gr.Dropdown(choices=[("All prompts", ""), *((name, name) for name in tags)], value="")
 
     fields = [study, question, tag, model, weighting]
@@ -98,8 +94,8 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
         each.input(draw, fields, shown, api_visibility="private", show_progress="hidden")
 
 
-def draw_board(arena: Arena, slug: str | None, settings: BoardSettings) -> str:
-    """Return a study's leaderboard as HTML, or why there is none."""
+def draw_board(arena: Arena, slug: str | None, choices: Mapping[str, object]) -> str:
+    """Return a study's leaderboard as HTML, or why there is none; choices as of `study_settings`."""
     if not slug:
         return "<p>No study shows its leaderboard.</p>"
     try:
@@ -107,8 +103,7 @@ def draw_board(arena: Arena, slug: str | None, settings: BoardSettings) -> str:
             study = find_study(session, slug)
             if not policy_of(study).public_board:
                 return "<p>This study does not show its leaderboard.</p>"
-            votes, gold = clean_votes(session, study), gold_results(session, study)
-        return board_html(make_board(votes, settings, gold=gold))
+            return board_html(study_board(session, study, choices))
     except RlhfVideoError as error:
         return f"<p>{escape(str(error))}</p>"
 

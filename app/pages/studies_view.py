@@ -87,4 +87,4 @@ def _votes_left(line: StudyLine) -> Html:
         return badge("decided", "good")
     if line.votes_left is None:
         return Html('<span class="calm">cannot be foreseen</span>')
-    return Html(f"about {line.votes_left:,}") if line.votes_left else Html("about to be decided")
+    return Html(f"at least {line.votes_left:,}") if line.votes_left else Html("more complete prompts")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from app.boards.board import BoardSettings, make_matches
+from app.boards.board import make_matches
 from app.boards.stopping import votes_left
+from app.boards.study_board import study_settings
 from app.database.tables import Pair, Prompt, Study, System
 from app.studies.study import policy_of
 from app.voting.clean_votes import sort_votes
@@ -37,7 +38,7 @@ class StudyLine:
     num_matches: int
     """Pairs of systems."""
     votes_left: int | None
-    """About how many votes decide those pairs that can be foreseen; None where none can."""
+    """At least how many votes decide those pairs that can be foreseen; None where none can."""
 
 
 def study_lines(session: Session) -> tuple[StudyLine, ...]:
@@ -55,9 +56,10 @@ def _line(session: Session, study: Study) -> StudyLine:
     votes = sort_votes(session, study)
     pairs = _count(session, select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "real"))
     systems = _count(session, select(System.id).where(System.study_id == study.id, System.is_active))
-    matches = make_matches(votes.clean, BoardSettings(error_rate=policy.error_rate))
-    num_matches = systems * (systems - 1) // 2
-    lefts = [votes_left(match, num_matches) for match in matches if not match.decision.winner]
+    settings = study_settings(session, study, {})
+    matches = make_matches(votes.clean, settings)
+    num_matches, sharing = (count * (count - 1) // 2 for count in (systems, settings.num_systems or systems))
+    lefts = [votes_left(match, sharing, error_rate=policy.error_rate) for match in matches if not match.decision.winner]
     known = [left for left in lefts if left is not None]
     return StudyLine(
         slug=study.slug,

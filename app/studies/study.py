@@ -72,7 +72,8 @@ class StudyPolicy:
     consent_version: str = "1"
     """Raters consent again when it changes."""
     completion_url: str | None = None
-    """Where a panel's raters are sent when nothing is left, for example https://app.prolific.com/submissions/complete?cc=CODE."""
+    """Where a panel's raters are sent when nothing is left (https), for example
+    https://app.prolific.com/submissions/complete?cc=CODE."""
     public_board: bool = False
     """Whether raters see the leaderboard; knowing who leads may sway them."""
     media: MediaPolicy | None = None
@@ -84,13 +85,15 @@ class StudyPolicy:
         """Check ranges.
 
         Raises:
-            ConfigError: A number out of its range, an unknown question, or no overall question.
+            ConfigError: A number out of its range, an unknown question, no overall question, or no https.
         """
         unknown = [name for name in self.questions if name not in QUESTIONS]
         if unknown or OVERALL not in self.questions or len(set(self.questions)) != len(self.questions):
             raise ConfigError(
                 f"questions={list(self.questions)} must be different ones of {', '.join(QUESTIONS)}, with 'overall'."
             )
+        if self.completion_url is not None and not self.completion_url.startswith("https://"):
+            raise ConfigError(f"completion_url='{self.completion_url}' must begin with https://.")
         check_range("overlap", self.overlap, least=1)
         check_range("practice", self.practice, least=0)
         for name in ("min_watch_s", "grace_s", "undo_s"):

@@ -134,9 +134,20 @@ def store_vote(session: Session, ballot: Ballot, rater: Rater, *, now: datetime 
         actor=rater.pseudonym,
         action="vote.withdrawn" if ballot.withdrawn else "vote.stored",
         subject=vote.id,
-        details={"assignment": assignment.id, "revision": vote.revision, "body_sha256": body},
+        details={**facts_on_record(vote), "body_sha256": body},
     )
     return vote, True
+
+
+def facts_on_record(vote: Vote) -> dict[str, Any]:
+    """Return what the audit log holds of a vote: all that counts, and nothing that erasing a rater takes away."""
+    return {
+        "assignment": vote.assignment_id,
+        "revision": vote.revision,
+        "answers": dict(vote.answers),
+        "both_bad": vote.both_bad,
+        "withdrawn": vote.withdrawn,
+    }
 
 
 def answers_on_screen(vote: Vote, assignment: Assignment) -> dict[str, str]:

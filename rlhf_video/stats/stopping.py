@@ -24,11 +24,16 @@ class PairDecision:
     """Votes given to the pair, counted or not."""
 
 
-def decided(comparisons: Comparisons, *, votes_per_prompt: int | None, level: float = 0.95) -> list[PairDecision]:
+def decided(
+    comparisons: Comparisons, *, votes_per_prompt: int | None, level: float = 0.95, num_systems: int | None = None
+) -> list[PairDecision]:
     """Return where every pair of systems stands, at any time and as often as one likes.
 
     Bonferroni over the pairs: the chance of ever calling any pair wrongly is at most 1 - level, for all looks and pairs
     together. With S systems each sequence has level 1 - (1 - level) / (S (S - 1) / 2); fix S before voting starts.
+
+    What a sequence takes for one value must be independent of the values before. Raters are not accounted for: where
+    their tastes differ, votes of one rater resemble each other, and the fewer the raters, the more calls are wrong.
 
     Args:
         comparisons: Votes in the order in which they came; weights are not used, leave out what shall not count.
@@ -36,6 +41,7 @@ def decided(comparisons: Comparisons, *, votes_per_prompt: int | None, level: fl
             all prompts like these. None: they run over votes, and hold for these prompts only, if each vote's prompt is
             drawn at random whatever was drawn before.
         level: Chance that no pair is ever decided wrongly.
+        num_systems: S, systems without a vote included; None for those of the table.
 
     Raises:
         ConfigError: Fewer than 1 vote per prompt.
@@ -44,7 +50,8 @@ def decided(comparisons: Comparisons, *, votes_per_prompt: int | None, level: fl
     check_level(level)
     names = comparisons.systems
     pairs = list(combinations(range(len(names)), 2))
-    pair_level = 1.0 - (1.0 - level) / len(pairs)
+    count = max(len(names), num_systems or 0)
+    pair_level = 1.0 - (1.0 - level) / (count * (count - 1) // 2)
     prompts = None if votes_per_prompt is None else comparisons.cluster_index("prompt")
     low = np.minimum(comparisons.first, comparisons.second)
     high = np.maximum(comparisons.first, comparisons.second)

@@ -30,6 +30,7 @@ from app.database.engine import open_engine
 from app.database.tables import Pair, Prompt, Study, System, Video
 from app.studies.study import StudyPolicy, create_study
 from app.web.server import create_api
+from rlhf_video.data.files import sha256_file
 from rlhf_video.data.video import write_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -205,9 +206,10 @@ def make_study(
 def add_video(session: Session, data: Path, system: System, prompt: Prompt, number: int) -> Video:
     """Store one clip of 8 frames; its file is named by a hash, as an import names it."""
     digest = hashlib.sha256(f"{system.name}{prompt.text}".encode()).hexdigest()
-    file = data / "play" / f"{digest}.mp4"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_video(file, torch.full((8, 3, 16, 16), (number * 37 % 255) / 255), fps=8)
+    new = data / "play" / "new.mp4"
+    new.parent.mkdir(parents=True, exist_ok=True)
+    write_video(new, torch.full((8, 3, 16, 16), (number * 37 % 255) / 255), fps=8)
+    file = new.rename(new.with_name(f"{sha256_file(new)}.mp4"))
     video = Video(
         system_id=system.id,
         prompt_id=prompt.id,

@@ -12,9 +12,12 @@ from sqlalchemy import select
 from app.arena_state import Arena
 from app.boards.board import BoardSettings, make_board
 from app.boards.snapshot import check_snapshot, take_snapshot
+from app.boards.study_board import board_tags, study_settings
 from app.command_line import parse_request
 from app.commands import execute
-from app.database.tables import Snapshot, Vote
+from app.database.tables import Prompt, Snapshot, System, Vote
+from app.pages.board_view import board_html
+from app.studies.study import find_study
 from app.voting.clean_votes import CleanVote
 from app.web.server import create_api
 from rlhf_video.errors import ConfigError, DataError
@@ -131,7 +134,7 @@ def test_snapshot_gives_the_same_board_after_more_votes(arena: Arena, client: Te
             assert other.post("/api/v1/votes", json=ballot(ask(other))).status_code == 201
         for _ in range(2):
             client.post("/api/v1/votes", json=ballot(ask(client)))
-        taken = take_snapshot(arena, "demo", BoardSettings())
+        taken = take_snapshot(arena, "demo", {})
         with arena.reading() as session:
             snapshot = session.get_one(Snapshot, taken)
             assert snapshot.result["num_votes"] == 6
@@ -145,6 +148,78 @@ def test_snapshot_gives_the_same_board_after_more_votes(arena: Arena, client: Te
     arena.writer.run(lambda session: _forge(session, taken))
     with arena.reading() as session:
         assert not check_snapshot(session, session.get_one(Snapshot, taken))
+
+
+def test_snapshot_from_before_a_setting_existed_still_checks(arena: Arena, client: TestClient) -> None:
+    with TestClient(create_api(arena), headers=client.headers) as other:
+        other.post("/api/v1/consent", json={"version": "1"})
+        for browser in (client, other):
+            browser.post("/api/v1/votes", json=ballot(ask(browser)))
+    taken = take_snapshot(arena, "demo", {"num_systems": 2, "overlap": 2})
+
+    def age(session: Any) -> None:
+        row = session.get_one(Snapshot, taken)
+        old = {name: value for name, value in row.settings.items() if name not in ("num_systems", "overlap")}
+        row.settings, row.result = old, {**row.result, "settings": old}
+
+    arena.writer.run(age)
+    with arena.reading() as session:
+        assert check_snapshot(session, session.get_one(Snapshot, taken))
+
+
+def test_boards_of_a_study_take_its_policy(arena: Arena) -> None:
+    def plan(session: Any) -> None:
+        study = find_study(session, "demo")
+        study.policy = {**study.policy, "overlap": 5, "error_rate": 0.02, "tie_model": "rao_kupper"}
+        session.add(System(study_id=study.id, name="without a vote"))
+
+    arena.writer.run(plan)
+    with arena.reading() as session:
+        study = find_study(session, "demo")
+        settings = study_settings(session, study, {"question": "motion_quality", "error_rate": None})
+        chosen = study_settings(session, study, {"model": "davidson", "votes_per_prompt": 2, "error_rate": 0.1})
+    assert (settings.question, settings.model, settings.error_rate) == ("motion_quality", "rao_kupper", 0.02)
+    assert (settings.votes_per_prompt, settings.overlap, settings.num_systems) == (5, 5, 3)
+    assert (chosen.model, chosen.votes_per_prompt, chosen.error_rate, chosen.overlap) == ("davidson", 2, 0.1, 5)
+
+
+def test_systems_without_votes_share_the_chance_of_a_false_call() -> None:
+    few, many = (make_board(VOTES, BoardSettings(num_systems=number)) for number in (None, 10))
+    assert (few.num_pairs, many.num_pairs) == (1, 45)
+    assert many.matches[0].decision.interval.low < few.matches[0].decision.interval.low
+
+
+def test_page_says_what_the_stopping_rule_does_not_account_for() -> None:
+    by_votes, by_prompts = (board_html(make_board(VOTES, BoardSettings(votes_per_prompt=k))) for k in (None, 3))
+    assert "by its first 3 votes" in by_prompts
+    assert "their tastes are not accounted for" in by_prompts
+    assert "drawn anew" in by_votes
+
+
+def test_weights_by_sampling_are_doubted_where_pairs_are_full() -> None:
+    settings = BoardSettings(weighting="sampling", overlap=20)
+    (warning,) = make_board(VOTES, settings).warnings
+    assert "10 of 10 pairs have the 20 votes" in warning
+    assert make_board(VOTES, replace(settings, overlap=21)).warnings == ()
+    assert make_board(VOTES, replace(settings, weighting="none")).warnings == ()
+
+
+def test_categories_are_those_of_the_policy_or_all_that_occur(arena: Arena) -> None:
+    def tag(session: Any) -> None:
+        for number, prompt in enumerate(session.scalars(select(Prompt))):
+            prompt.tags = ["people", "rain"] if number else ["cars"]
+
+    def choose(session: Any) -> None:
+        study = find_study(session, "demo")
+        study.policy = {**study.policy, "category_tags": ["rain", "people"]}
+
+    arena.writer.run(tag)
+    with arena.reading() as session:
+        assert board_tags(session, "demo") == ("cars", "people", "rain")
+        assert board_tags(session, None) == ()
+    arena.writer.run(choose)
+    with arena.reading() as session:
+        assert board_tags(session, "demo") == ("rain", "people")
 
 
 def _forge(session: Any, taken: str) -> None:
@@ -169,4 +244,6 @@ def test_command_prints_and_keeps_the_leaderboard(
     printed = capsys.readouterr().out
     assert [name for name in SYSTEMS if name not in printed] == [], printed
     with arena.reading() as session:
-        assert session.scalars(select(Snapshot)).one().settings["model"] == "rao_kupper"
+        settings = session.scalars(select(Snapshot)).one().settings
+    assert (settings["model"], settings["num_systems"], settings["error_rate"]) == ("rao_kupper", 2, 0.05)
+    assert settings["votes_per_prompt"] == settings["overlap"]

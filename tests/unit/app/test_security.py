@@ -250,8 +250,8 @@ def test_hostile_names_and_prompts_are_text_in_every_page(arena: Arena, client: 
         board = make_board(clean_votes(session, find_study(session, "demo")), BoardSettings())
     for page in (
         board_html(board),
-        draw_board(arena, "demo", BoardSettings()),
-        draw_board(arena, EVIL, BoardSettings()),
+        draw_board(arena, "demo", {}),
+        draw_board(arena, EVIL, {}),
     ):
         assert "<img" not in page
         assert "<script" not in page

@@ -19,8 +19,10 @@ from sqlalchemy.orm import Session
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
 from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
+from app.studies.study import StudyPolicy
 from app.voting import tokens
 from app.web.server import create_api
+from rlhf_video.errors import ConfigError
 from tests.unit.app.conftest import SYSTEMS, on_both_databases
 
 ANSWERS = {"visual_quality": "left", "motion_quality": "same", "text_alignment": "right", "overall": "left"}
@@ -404,3 +406,31 @@ def test_audit_log_shows_a_changed_line(arena: Arena, client: TestClient) -> Non
     )
     with arena.reading() as session:
         assert first_broken_entry(session) == 2
+
+
+def test_completion_address_is_shown_to_those_alone_who_are_done(arena: Arena, client: TestClient) -> None:
+    url = "https://panel.example/done?cc=CODE"
+
+    def plan(session: Any) -> None:
+        study = session.scalars(select(Study)).one()
+        study.policy = {**study.policy, "completion_url": url}
+
+    def shown(browser: TestClient) -> str | None:
+        return browser.get("/api/v1/session").json()["studies"][0]["completion_url"]
+
+    arena.writer.run(plan)
+    with TestClient(create_api(arena), headers=client.headers) as stranger:
+        assert shown(stranger) is None
+        for _ in range(4):
+            assert shown(client) is None
+            pair = ask(client)
+            assert shown(client) is None
+            assert client.post("/api/v1/votes", json=ballot(pair)).status_code == 201
+        assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
+        assert shown(client) == url
+        assert shown(stranger) is None
+
+
+def test_completion_address_without_https_is_refused() -> None:
+    with pytest.raises(ConfigError, match="https"):
+        StudyPolicy(completion_url="http://panel.example/done")

@@ -83,3 +83,32 @@ def test_any_wrong_call_among_all_pairs_is_rare() -> None:
     votes = np.random.default_rng(2).choice([-1, 1], size=(1000, 3, 400))
     needed = deciding_lead(400, level=1 - 0.05 / 3)
     assert (np.abs(np.cumsum(votes, axis=-1)) >= needed).any(axis=(1, 2)).mean() <= 0.05
+
+
+def test_systems_without_a_vote_share_the_level() -> None:
+    table = board()
+    first = decided(table, votes_per_prompt=None, level=0.94, num_systems=5)[0]
+    assert first.interval == sequence_interval(table.outcome[:50], level=1 - 0.06 / 10)
+    assert decided(table, votes_per_prompt=None, num_systems=2) == decided(table, votes_per_prompt=None)
+
+
+def test_equal_systems_are_told_apart_over_votes_that_share_prompts_but_not_over_prompts() -> None:
+    """Prompts suit one system or the other (log-odds of sd 2): twelve votes on each are no twelve draws."""
+    rng, num_prompts, num_studies = np.random.default_rng(3), 30, 100
+    calls = {None: 0, 12: 0}
+    for _ in range(num_studies):
+        chance = 1 / (1 + np.exp(-rng.normal(0, 2, num_prompts)))
+        prompts = rng.permutation(np.repeat(np.arange(num_prompts), 12))
+        outcome = np.where(rng.random(len(prompts)) < chance[prompts], 1, -1).astype(np.int8)
+        table = Comparisons(
+            systems=("a", "b"),
+            first=np.zeros(len(prompts), dtype=np.intp),
+            second=np.ones(len(prompts), dtype=np.intp),
+            outcome=outcome,
+            weight=np.ones(len(prompts)),
+            prompt=prompts,
+        )
+        for count in calls:
+            calls[count] += decided(table, votes_per_prompt=count)[0].winner is not None
+    assert calls[None] > 0.15 * num_studies
+    assert calls[12] <= 0.05 * num_studies

@@ -58,6 +58,7 @@ class StandIn:
 
     clips: Path
     pairs: list[tuple[str, str]] = field(default_factory=lambda: [("blue", "green"), ("green", "blue")] * 4)
+    completion_url: str | None = None
     prompt: str = PROMPT
     min_watch_s: float = 0.5
     kind: str = "vote"
@@ -195,7 +196,8 @@ class StandInServer:
 
         @app.get("/api/v1/session")
         def session() -> dict[str, Any]:
-            study = {"slug": "demo", "name": "Demo", "questions": [], "is_open": True}
+            url = self.state.completion_url
+            study = {"slug": "demo", "name": "Demo", "questions": [], "is_open": True, "completion_url": url}
             return {"rater": "rater-1", "consented": True, "practised": True, "studies": [study], "csrf": None}
 
         @app.post("/api/v1/assignments")

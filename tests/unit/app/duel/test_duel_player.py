@@ -269,7 +269,25 @@ def test_a_practice_pair_explains_itself_and_the_end_says_so(open_duel: OpenDuel
     assert duel.text("message-text") == "The left clip follows the prompt."
     duel.keys("Enter")
     duel.page.get_by_role("heading", name="All done").wait_for()
+    assert duel.page.locator("[data-el=message-link]").is_hidden()
     duel.shot("all-done")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_shown"), [('https://panel.example/done?cc="><b>CODE', True), ("javascript:alert(1)", False)]
+)
+def test_the_end_leads_a_panels_raters_back_by_https_alone(
+    open_duel: OpenDuel, stand_in: Any, url: str, is_shown: bool
+) -> None:
+    stand_in.pairs, stand_in.completion_url = [("blue", "green")], url
+    duel = open_duel()
+    duel.wait_until_watched()
+    duel.keys("3", "3", "3", "3", "Enter")
+    duel.page.get_by_role("heading", name="All done").wait_for()
+    link = duel.page.locator("[data-el=message-link]")
+    assert link.is_visible() == is_shown
+    assert link.get_attribute("href") == (url if is_shown else None)
+    duel.shot("all-done-panel")
 
 
 def test_nothing_moves_by_itself_for_those_who_asked_for_less_motion(open_duel: OpenDuel) -> None:

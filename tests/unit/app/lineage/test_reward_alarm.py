@@ -11,6 +11,7 @@ from app.arena_state import Arena
 from app.database.tables import Prompt, RewardScore, System, Video
 from app.lineage.reward_alarm import reward_agreement, reward_readings
 from app.lineage.reward_scores import import_scores
+from app.lineage.systems import TRAINED_PROMPTS
 from app.studies.study import find_study
 from rlhf_video.errors import DataError
 
@@ -70,6 +71,32 @@ def test_alarm_compares_the_reward_with_people(
     assert reading.win_rate is not None and reading.win_rate.mean == pytest.approx(wins / 12)
     for number in ("taste@1+bbbbbbbbbbbb/quality", f"{rise:+.3f} [", f"{wins / 12:.0%} ["):
         assert number in str(reading)
+
+
+def test_prompts_that_the_child_was_trained_on_count_for_neither_side(
+    loop: Arena, ballots: Any, tmp_path: Path
+) -> None:
+    make_child(loop)
+    base = [0.1 * number for number in range(12)]
+    rises = [9.0] * 6 + [1.0 + 0.1 * (-1) ** number for number in range(6)]
+    tuned = [value + rise for value, rise in zip(base, rises, strict=True)]
+    import_scores(loop, "loop", score_file(loop, tmp_path / "s.jsonl", {"base": base, "tuned": tuned}))
+    for number, prompt in enumerate(PROMPTS):  # people like the child on what it was trained on, and nowhere else
+        winner, loser = ("tuned", "base") if number < 6 else ("base", "tuned")
+        for rater in ("ann", "bob"):
+            ballots.cast(prompt, winner, other=loser, rater=rater)
+
+    def learn(session: Any) -> None:
+        child = session.scalars(select(System).where(System.name == "tuned")).one()
+        prompts = session.scalars(select(Prompt.id).where(Prompt.text.in_(PROMPTS[:6]))).all()
+        child.origin = {**child.origin, TRAINED_PROMPTS: list(prompts)}
+
+    loop.writer.run(learn)
+    with loop.reading() as session:
+        (reading,) = reward_readings(session, find_study(session, "loop"))
+    assert reading.reward_difference.mean == pytest.approx(1.0)
+    assert reading.win_rate is not None and reading.win_rate.mean == 0.0
+    assert reading.verdict == "alarm"
 
 
 def test_without_votes_nobody_compared_them(loop: Arena, tmp_path: Path) -> None:

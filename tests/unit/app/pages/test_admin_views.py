@@ -170,7 +170,7 @@ def words(markup: str) -> str:
 
 def test_a_study_shows_what_it_has_and_wants() -> None:
     text = words(studies_html([STUDY]))
-    assert "Which? demo open 3 10 30 4 45 of 90 not counted: 3 gold 1 of 3 pairs of systems about 1,200" in text
+    assert "Which? demo open 3 10 30 4 45 of 90 not counted: 3 gold 1 of 3 pairs of systems at least 1,200" in text
     assert "decided" in words(studies_html([replace(STUDY, num_decided=3)])).split("pairs of systems")[1]
     assert "cannot be foreseen" in words(studies_html([replace(STUDY, votes_left=None)]))
     assert "There is no study yet" in words(studies_html([]))
