@@ -86,7 +86,7 @@ class StepPlan:
             ConfigError: As `step_levels`.
         """
         first = max(num_steps, first_chunk_steps or 0)
-        longest = max(longest, first)  # one list for all chunks
+        longest = max(longest, first_chunk_steps or 0)  # one list for all chunks
         return cls(
             step_levels(first, shift=shift, schedule=schedule, longest=longest),
             step_levels(num_steps, shift=shift, schedule=schedule, longest=longest),
