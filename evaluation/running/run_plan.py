@@ -20,7 +20,7 @@ from evaluation.running.weights_state import WeightState, official_needs, weight
 from evaluation.vbench_compat.length_rule import length_warnings
 from rewards.errors import RewardError
 from rlhf_video.data import ClipSize, read_frames
-from rlhf_video.errors import DataError, RlhfVideoError
+from rlhf_video.errors import RlhfVideoError
 from rlhf_video.report.markdown import markdown_table
 from rlhf_video.runtime.memory import peak_memory
 
@@ -93,7 +93,7 @@ def _clips_or_problem(config: EvaluationConfig, suite: Suite | None) -> Mapping[
         return "the suite is not here"
     try:
         return read_clips(config, suite)
-    except DataError as error:
+    except RlhfVideoError as error:
         return str(error)
 
 

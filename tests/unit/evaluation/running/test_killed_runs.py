@@ -154,7 +154,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
 
 
 def test_clips_of_other_settings_are_not_scored_and_fewer_prompts_are(
-    config: Path, straight: Path, tmp_path: Path
+    config: Path, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(straight / "clips", tmp_path / "clips")
     words = ["run", "--config", str(config), f"output_dir={tmp_path}"]
@@ -164,6 +164,8 @@ def test_clips_of_other_settings_are_not_scored_and_fewer_prompts_are(
     ):
         with pytest.raises(ConfigError, match=f"holds clips made with other settings \\({named}\\)"):
             commands.execute(parse_request([*words, *changes]))
+    assert commands.execute(parse_request(["plan", *words[1:], "suite.seed=99", "--no-measure"])) == 0
+    assert "holds clips made with other settings (seed changed)" in capsys.readouterr().out
     assert not (tmp_path / "run.json").exists() and not (tmp_path / "prompts").exists()
     manifest = tmp_path / "clips" / "a" / "manifest.json"
     older = json.loads(manifest.read_text())
