@@ -152,6 +152,7 @@ def _studies(desk: Desk, arena: Arena) -> None:
     desk.page.get_by_text("Plan a study: how many votes?").click()
     desk.press("How many votes?")
     desk.sees("Looking once, at the end")
+    desk.page.get_by_text("paused", exact=True).wait_for(state="hidden", timeout=PATIENCE_MS)  # drawn again by then
     desk.shot("studies")
 
 
