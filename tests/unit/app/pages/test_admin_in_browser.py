@@ -46,11 +46,26 @@ class Desk:
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        self.under_way: set[Any] = set()
         page.on("request", self._note_request)
+        page.on("requestfinished", lambda request: self.under_way.discard(request))
+        page.on("requestfailed", lambda request: self.under_way.discard(request))
 
     def _note_request(self, request: Any) -> None:
         if not request.url.startswith((self.address, "data:", "blob:")):
             self.problems.append(f"external request: {request.url}")
+        if "/heartbeat/" not in request.url:  # it stays open as long as the page
+            self.under_way.add(request)
+
+    def settle(self) -> None:
+        """Wait until nothing has been under way for a second: leaving a page aborts what it still loads."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 1.0:
+            assert time.monotonic() < deadline, [request.url for request in self.under_way]
+            self.page.wait_for_timeout(50)
+            if self.under_way:
+                quiet_since = time.monotonic()
 
     def log_in(self) -> None:
         """Fail once, then succeed."""
@@ -66,6 +81,7 @@ class Desk:
 
     def open(self, path: str, words: str) -> None:
         """Open a page and wait for some of its words."""
+        self.settle()
         self.page.goto(f"{self.address}/admin/{path}")
         self.sees(words)
 
@@ -130,6 +146,7 @@ def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena
     assert desk.page.locator(".admin b b, .admin i").count() == 0  # the note's tags are text
     desk.shot("health")
     _import(desk, judged)
+    desk.settle()
     desk.page.get_by_role("button", name="Log out").click()
     desk.page.wait_for_url(f"{desk.address}/admin/login")
     desk.page.goto(f"{desk.address}/admin/raters")
@@ -139,6 +156,7 @@ def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena
 def _studies(desk: Desk, arena: Arena) -> None:
     desk.sees("pairs of systems")
     desk.has_chosen("Which moves better?")
+    desk.settle()  # what loads last sets the state
     desk.page.get_by_label("Paused: nobody gets a pair").check()
     desk.press("Set the state")
     desk.sees("'motion' is paused now.")
@@ -152,7 +170,7 @@ def _studies(desk: Desk, arena: Arena) -> None:
     desk.page.get_by_text("Plan a study: how many votes?").click()
     desk.press("How many votes?")
     desk.sees("Looking once, at the end")
-    desk.page.get_by_text("paused", exact=True).wait_for(state="hidden", timeout=PATIENCE_MS)  # drawn again by then
+    desk.settle()
     desk.shot("studies")
 
 
@@ -176,7 +194,8 @@ def _import(desk: Desk, arena: Arena) -> None:
         form.get_by_label("Folder", exact=True).press("Enter")
         desk.press("Import")
         desk.sees(told)
-    desk.has_chosen("boats")  # the last of what an import draws: leaving earlier would abort it
+    desk.settle()
+    desk.has_chosen("boats")
     desk.has_checked("Open: raters get its pairs")
     desk.shot("import")
     with arena.reading() as session:
