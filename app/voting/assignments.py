@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import CompoundSelect, bindparam, exists, func, or_, select, union_all, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.database.tables import Assignment, Exclusion, Pair, Rater, Refusal, Study, Vote, utc_now
 from app.studies.study import StudyPolicy, policy_of
 from app.voting.outcome_tally import OutcomeTally
-from app.voting.pair_table import PairTable, PairTables, Systems
+from app.voting.pair_table import PairTable, PairTables, Systems, read_pairs
 from app.voting.sampling import pair_probabilities
 from rlhf_video.errors import DataError
 
@@ -224,7 +225,27 @@ def _sample(
     outcomes: Mapping[Systems, tuple[int, int, int]],
     grace_began: datetime,
 ) -> Draw | None:
-    """Draw one real pair that still wants votes; none whose lease ran out after `grace_began`: its vote may come."""
+    """Draw one real pair that is free."""
+    num_votes, free, seen_prompts = _free(session, study, rater, policy, table, grace_began)
+    # One rater sees a prompt once, while there are others: a second look is not independent of the first.
+    is_new = np.array([prompt_id not in seen_prompts for prompt_id in table.prompts], dtype=bool)
+    fresh = free & is_new[table.prompt_of]
+    eligible = fresh if fresh.any() else free
+    if not eligible.any():
+        return None
+    probabilities = pair_probabilities(table, num_votes, eligible, outcomes, floor=policy.uniform_share)
+    chosen = int(rng.choice(len(table.ids), p=probabilities))
+    return Draw(table.ids[chosen], "sampled", float(probabilities[chosen]), num_choices=int(eligible.sum()))
+
+
+def _free(
+    session: Session, study: Study, rater: Rater, policy: StudyPolicy, table: PairTable, grace_began: datetime
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], set[str]]:
+    """Return each pair's votes and whether this rater could be given it, and the prompts that they have seen.
+
+    A pair is free while it wants votes and the rater has not had it; one whose lease ran out after `grace_began` is
+    not: its vote may still come.
+    """
     num_votes = np.zeros(len(table.ids))
     for pair_id, count in session.execute(_TAKEN, {"study": study.id}):
         if pair_id in table.place:
@@ -236,15 +257,21 @@ def _sample(
     seen_pairs, seen_prompts = {row[0] for row in mine}, {row[1] for row in mine}
     free = num_votes < policy.overlap
     free[[table.place[pair_id] for pair_id in seen_pairs if pair_id in table.place]] = False
-    # One rater sees a prompt once, while there are others: a second look is not independent of the first.
-    is_new = np.array([prompt_id not in seen_prompts for prompt_id in table.prompts], dtype=bool)
-    fresh = free & is_new[table.prompt_of]
-    eligible = fresh if fresh.any() else free
-    if not eligible.any():
-        return None
-    probabilities = pair_probabilities(table, num_votes, eligible, outcomes, floor=policy.uniform_share)
-    chosen = int(rng.choice(len(table.ids), p=probabilities))
-    return Draw(table.ids[chosen], "sampled", float(probabilities[chosen]), num_choices=int(eligible.sum()))
+    return num_votes, free, seen_prompts
+
+
+def has_finished(session: Session, study: Study, rater: Rater) -> bool:
+    """Return whether a rater has voted, holds no pair, and would be given none; nothing is drawn."""
+    states = set(
+        session.scalars(
+            select(Assignment.state).where(Assignment.study_id == study.id, Assignment.rater_id == rater.id).distinct()
+        )
+    )
+    if "voted" not in states or "open" in states:
+        return False
+    policy = policy_of(study)
+    grace_began = utc_now() - timedelta(seconds=policy.grace_s)
+    return not _free(session, study, rater, policy, read_pairs(session, study), grace_began)[1].any()
 
 
 def _repeatable(session: Session, study: Study, rater: Rater) -> list[str]:

@@ -50,11 +50,12 @@ class PairTables:
         )
         known = self._known.get(study.id)
         if known is None or known[0] != state or now - known[1] > AGE:
-            known = self._known[study.id] = (state, now, _read(session, study))
+            known = self._known[study.id] = (state, now, read_pairs(session, study))
         return known[2]
 
 
-def _read(session: Session, study: Study) -> PairTable:
+def read_pairs(session: Session, study: Study) -> PairTable:
+    """Return a study's table as it stands; `PairTables` remembers it."""
     first, second = aliased(Video), aliased(Video)
     first_system, second_system = aliased(System), aliased(System)
     rows = session.execute(

@@ -11,8 +11,7 @@ from app.database.tables import Assignment, Rater, Study, Video, Vote
 from app.quality.gold_results import is_right, wrong_answers
 from app.studies.study import QUESTIONS, StudyPolicy, policy_of
 from app.voting.answers import displayed
-from app.voting.assignments import practice_left, progress_of
-from app.voting.completion import has_nothing_left
+from app.voting.assignments import has_finished, practice_left, progress_of
 from app.voting.votes import answers_on_screen, current_vote
 
 TOKEN_S = 30 * 86_400.0
@@ -23,7 +22,7 @@ def study_plain(session: Session, study: Study, rater: Rater | None, agreed: Set
     """Return a study as a rater may know it; `agreed` are the versions of the information that they accepted."""
     policy = policy_of(study)
     # Its code is what a panel pays for: only who is done gets to see it.
-    is_done = policy.completion_url is not None and rater is not None and has_nothing_left(session, study, rater)
+    is_done = policy.completion_url is not None and rater is not None and has_finished(session, study, rater)
     return {
         "slug": study.slug,
         "name": study.name,

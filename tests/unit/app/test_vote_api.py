@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.audit_log import first_broken_entry
-from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, Video, Vote, utc_now
+from app.database.tables import Assignment, AuditEntry, Pair, Rater, Study, System, Video, Vote, utc_now
+from app.quality.exclusions import exclude
 from app.studies.study import StudyPolicy
 from app.voting import tokens
 from app.web.server import create_api
@@ -429,6 +430,34 @@ def test_completion_address_is_shown_to_those_alone_who_are_done(arena: Arena, c
         assert client.post("/api/v1/assignments", json={"study": "demo"}).status_code == 204
         assert shown(client) == url
         assert shown(stranger) is None
+
+
+def test_completion_address_is_shown_to_nobody_whom_a_pair_waits_for(arena: Arena, client: TestClient) -> None:
+    def ask_for_one_vote_each(session: Session) -> None:
+        study = session.scalars(select(Study)).one()
+        study.policy = {**study.policy, "completion_url": "https://panel.example/done", "overlap": 1}
+
+    def is_done(browser: TestClient) -> bool:
+        return browser.get("/api/v1/session").json()["studies"][0]["completion_url"] is not None
+
+    def may_ask(browser: TestClient) -> bool:
+        return browser.post("/api/v1/assignments", json={"study": "demo"}).status_code == 201
+
+    arena.writer.run(ask_for_one_vote_each)
+    with TestClient(create_api(arena), headers=client.headers) as second:
+        second.post("/api/v1/consent", json={"version": "1"})
+        for browser in (client, second, second, second):
+            assert browser.post("/api/v1/votes", json=ballot(ask(browser))).status_code == 201
+        with TestClient(create_api(arena), headers=client.headers) as late:
+            late.post("/api/v1/consent", json={"version": "1"})
+            assert not may_ask(late) and not is_done(late)  # everything is taken, but they have not voted
+        assert is_done(client) and is_done(second)
+        with arena.reading() as session:
+            first_vote = session.scalars(select(Vote).order_by(Vote.stored_at).limit(1)).one().id
+        arena.writer.run(lambda session: exclude(session, actor="admin", reason="test", vote_id=first_vote) and None)
+        assert not is_done(second) and is_done(client)  # its place is free again, for the other one
+        arena.writer.run(lambda session: session.execute(update(System).values(is_active=False)) and None)
+        assert is_done(second) and not may_ask(second)
 
 
 def test_completion_address_without_https_is_refused() -> None:
