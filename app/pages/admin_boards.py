@@ -9,10 +9,12 @@ from app.arena_state import Arena
 from app.boards.snapshot import check_snapshot, take_snapshot
 from app.boards.study_board import study_board
 from app.database.tables import Snapshot
-from app.pages.admin_parts import (
+from app.pages.board_view import board_html
+from app.pages.gradio_parts import (
     QUIET,
     SLOW,
     acted,
+    board_fields,
     question_field,
     shown,
     study_choices,
@@ -20,8 +22,6 @@ from app.pages.admin_parts import (
     tag_choices,
     view,
 )
-from app.pages.board_view import board_html
-from app.pages.rater_pages import MODELS, WEIGHTS
 from app.pages.snapshots_view import snapshots_html
 from app.studies.study import find_study
 from rlhf_video.errors import RlhfVideoError
@@ -34,9 +34,7 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     """Add the page; arguments as of `studies_page`."""
     with gr.Row():
         study, question = study_field(), question_field()
-        tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
-        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="")
-        weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
+        tag, model, weighting = board_fields()
     with gr.Row():
         both_bad = gr.Dropdown(label="Both unacceptable", choices=list(_BOTH_BAD.items()), value="tie")
         prior = gr.Number(label="Prior of strengths (sd, log-odds)", value=1.0, minimum=0.01, step=0.1)

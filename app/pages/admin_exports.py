@@ -12,8 +12,8 @@ from app.database.tables import Export, Study, System
 from app.lineage.export import MANIFEST, ExportConfig, export_votes
 from app.lineage.lineage import lineage_of
 from app.lineage.vote_records import PARETO, WEIGHTED
-from app.pages.admin_parts import QUIET, SLOW, question_field, shown, study_choices, study_field, view
 from app.pages.exports_view import ExportLine, exports_html, written_html
+from app.pages.gradio_parts import QUIET, SLOW, question_field, shown, study_choices, study_field, view
 from app.pages.lineage_view import lineage_html
 from app.studies.study import QUESTIONS, find_study
 from rlhf_video.preferences.layouts import LAYOUTS

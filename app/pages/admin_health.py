@@ -6,7 +6,7 @@ from app.arena_state import Arena
 from app.database.audit_log import read_head
 from app.database.health import last_entries, read_health
 from app.database.verification import find_problems
-from app.pages.admin_parts import QUIET, SLOW, shown, view
+from app.pages.gradio_parts import QUIET, SLOW, shown, view
 from app.pages.health_view import health_html, problems_html
 from app.voting.reports import pair_reports
 

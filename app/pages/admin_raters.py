@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import Exclusion, Rater
-from app.pages.admin_parts import QUIET, SLOW, acted, actor_of, shown, study_choices, study_field, view
+from app.pages.gradio_parts import QUIET, SLOW, acted, actor_of, shown, study_choices, study_field, view
 from app.pages.raters_view import raters_html
 from app.quality.agreement import question_agreement
 from app.quality.exclusions import exclude, lift_exclusion

@@ -5,7 +5,7 @@ import gradio as gr
 from app.arena_state import Arena
 from app.lineage.disagreements import disagreements
 from app.lineage.reward_alarm import reward_agreement, reward_readings
-from app.pages.admin_parts import QUIET, SLOW, question_field, shown, study_choices, study_field, view
+from app.pages.gradio_parts import QUIET, SLOW, question_field, shown, study_choices, study_field, view
 from app.pages.rewards_view import rewards_html
 from app.studies.study import find_study, policy_of
 

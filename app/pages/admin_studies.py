@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from app.arena_state import Arena
 from app.database.tables import Study
-from app.pages.admin_parts import QUIET, SLOW, acted, actor_of, shown, study_choices, study_field, view
+from app.pages.gradio_parts import QUIET, SLOW, acted, actor_of, shown, study_choices, study_field, view
 from app.pages.studies_view import import_off_html, plan_html, studies_html
 from app.studies.import_requests import (
     NUM_GOLD,

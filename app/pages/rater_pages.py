@@ -7,11 +7,12 @@ import gradio as gr
 from sqlalchemy import select
 
 from app.arena_state import Arena
-from app.boards.study_board import board_tags, study_board
+from app.boards.study_board import study_board
 from app.database.tables import Study
 from app.duel.component import duel_player
 from app.pages.board_view import board_html
-from app.studies.study import QUESTIONS, find_study, policy_of
+from app.pages.gradio_parts import QUIET, board_fields, question_field, study_field, tag_choices
+from app.studies.study import find_study, policy_of
 from app.voting.assignments import progress_of
 from app.voting.raters import find_rater
 from app.web.cookies import RATER_COOKIE
@@ -19,18 +20,6 @@ from rlhf_video.errors import RlhfVideoError
 from rlhf_video.report.page import escape
 
 FOLDER = Path(__file__).parent
-MODELS = {
-    "As the study says": "",
-    "Davidson's model": "davidson",
-    "Rao and Kupper's": "rao_kupper",
-    "Half a win each": "bradley_terry",
-    "Left out": "bradley_terry_without_ties",
-}
-WEIGHTS = {
-    "All the same": "none",
-    "By reliability": "reliability",
-    "As if drawn evenly": "sampling",
-}
 
 
 def build_rater_pages(arena: Arena) -> gr.Blocks:
@@ -53,7 +42,7 @@ def build_rater_pages(arena: Arena) -> gr.Blocks:
         def draw(request: gr.Request) -> str:
             return draw_progress(arena, request.cookies.get(RATER_COOKIE))
 
-        pages.load(draw, None, mine, api_visibility="private", show_progress="hidden")
+        pages.load(draw, None, mine, **QUIET)
     with pages.route("Leaderboard", "/leaderboard"):
         gr.Navbar(main_page_name="Judge")
         _leaderboard(pages, arena)
@@ -62,13 +51,9 @@ def build_rater_pages(arena: Arena) -> gr.Blocks:
 
 def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
     with gr.Row():
-        study = gr.Dropdown(label="Study", choices=[], interactive=True)
-        question = gr.Dropdown(
-            label="Question", choices=[(each.title, each.name) for each in QUESTIONS.values()], value="overall"
-        )
-        tag = gr.Dropdown(label="Category", choices=[("All prompts", "")], value="")
-        model = gr.Dropdown(label="Ties", choices=list(MODELS.items()), value="")
-        weighting = gr.Dropdown(label="Weights", choices=list(WEIGHTS.items()), value="none")
+        study = study_field()
+        question = question_field()
+        tag, model, weighting = board_fields()
     shown = gr.HTML("<p>Counting the votes ...</p>", css_template=_text("board.css"))
 
     def draw(slug: str | None, question: str, tag: str, model: str, weighting: str) -> str:
@@ -82,16 +67,14 @@ def _leaderboard(pages: gr.Blocks, arena: Arena) -> None:
         return gr.Dropdown(choices=names, value=names[0][1] if names else None)
 
     def categories(slug: str | None) -> gr.Dropdown:
-        with arena.reading() as session:
-            tags = board_tags(session, slug)
-        return gr.Dropdown(choices=[("All prompts", ""), *((name, name) for name in tags)], value="")
+        return tag_choices(arena, slug)
 
     fields = [study, question, tag, model, weighting]
-    ready = pages.load(studies, None, study, api_visibility="private", show_progress="hidden")
-    ready.then(draw, fields, shown, api_visibility="private", show_progress="hidden")
-    study.change(categories, study, tag, api_visibility="private", show_progress="hidden")
-    for each in fields:
-        each.input(draw, fields, shown, api_visibility="private", show_progress="hidden")
+    loaded = pages.load(studies, None, study, **QUIET).then(categories, study, tag, **QUIET)
+    for chosen in (loaded, study.input(categories, study, tag, **QUIET)):
+        chosen.then(draw, fields, shown, **QUIET)  # only now: a board has no category of another study
+    for each in (question, tag, model, weighting):
+        each.input(draw, fields, shown, **QUIET)
 
 
 def draw_board(arena: Arena, slug: str | None, choices: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.tables import AuditEntry, Exclusion, Pair, Study, System
@@ -146,6 +147,8 @@ def test_an_admin_logs_in_and_works_through_every_page(desk: Desk, judged: Arena
     assert desk.page.locator(".admin b b, .admin i").count() == 0  # the note's tags are text
     desk.shot("health")
     _import(desk, judged)
+    _public_board(desk, judged)
+    desk.open("", "pairs of systems")
     desk.settle()
     desk.page.get_by_role("button", name="Log out").click()
     desk.page.wait_for_url(f"{desk.address}/admin/login")
@@ -204,6 +207,24 @@ def _import(desk: Desk, arena: Arena) -> None:
         names = session.scalars(select(System.name).where(System.study_id == study.id)).all()
     assert (study.status, sorted(names)) == ("open", ["model-y", "model-z"])
     assert (kinds.count("real"), kinds.count("gold")) == (2, 2)
+
+
+def _public_board(desk: Desk, arena: Arena) -> None:
+    def publish(session: Session) -> None:
+        for study in session.scalars(select(Study)):
+            study.policy = {**study.policy, "public_board": True}
+
+    arena.writer.run(publish)
+    desk.open("../leaderboard", "Category")
+    desk.settle()
+    for study, told in (("Which moves better?", "Who beats whom"), ("boats", "There is no vote on 'overall' yet.")):
+        desk.choose("Study", study)
+        desk.sees(told)  # a board of one study has no category of another
+        desk.settle()
+        assert desk.page.get_by_label("Category", exact=True).input_value() == "All prompts"
+        if study != "boats":
+            desk.choose("Category", "shapes")
+            desk.settle()
 
 
 def write_generated_folder(folder: Path, *, tint: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""What the admin's pages share in Gradio: choosing a study, saying what went wrong, and who is acting."""
+"""What pages share in Gradio: choosing a study and how its board is made, saying what went wrong, and who is acting."""
 
 import functools
 from collections.abc import Callable
@@ -20,6 +20,20 @@ SLOW: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
 """Of events that take longer."""
 
 
+_MODELS = {
+    "As the study says": "",
+    "Davidson's model": "davidson",
+    "Rao and Kupper's": "rao_kupper",
+    "Half a win each": "bradley_terry",
+    "Left out": "bradley_terry_without_ties",
+}
+_WEIGHTS = {
+    "All the same": "none",
+    "By reliability": "reliability",
+    "As if drawn evenly": "sampling",
+}
+
+
 def view() -> gr.HTML:
     """Return a place for what a view function makes; Gradio's own style of tables stays away."""
     return gr.HTML(apply_default_css=False)
@@ -34,6 +48,15 @@ def question_field() -> gr.Dropdown:
     """Return a field that chooses a question."""
     choices = [(question.title, question.name) for question in QUESTIONS.values()]
     return gr.Dropdown(label="Question", choices=choices, value="overall", min_width=180)
+
+
+def board_fields() -> tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]:
+    """Return the fields category, ties and weights of a leaderboard; `tag_choices` fills the first."""
+    return (
+        gr.Dropdown(label="Category", choices=[("All prompts", "")], value=""),
+        gr.Dropdown(label="Ties", choices=list(_MODELS.items()), value=""),
+        gr.Dropdown(label="Weights", choices=list(_WEIGHTS.items()), value="none"),
+    )
 
 
 def study_choices(arena: Arena) -> gr.Dropdown:
