@@ -6,8 +6,8 @@ Without arguments a demo opens on this machine: the built-in sprite model agains
 import sys
 
 from app.needs_extra import needs_extra
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import start_logging
 
 
 def main() -> None:

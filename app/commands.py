@@ -27,6 +27,10 @@ from rlhf_video.data.files import write_atomic
 from rlhf_video.errors import ConfigError
 from rlhf_video.settings import load_config
 
+# A clip is watched for longer than the five seconds after which uvicorn closes; and longer than a proxy keeps its own
+# end (nginx: 60), or the proxy's next request meets a connection that is being closed.
+KEEP_ALIVE_S = 75
+
 
 def execute(request: argparse.Namespace, config: ArenaConfig) -> int:
     """Run one command and return the exit code."""
@@ -130,7 +134,14 @@ def _serve(arena: Arena) -> None:
     sys.stdout.write(f"The arena: {config.public_url or f'http://{config.host}:{config.port}'}\n")
     sys.stdout.flush()
     with sweeping(arena, every_s=config.sweep_every_s):
-        uvicorn.run(create_app(arena), host=config.host, port=config.port, log_level="warning", server_header=False)
+        uvicorn.run(
+            create_app(arena),
+            host=config.host,
+            port=config.port,
+            log_level="warning",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, ArenaConfig], int]] = {

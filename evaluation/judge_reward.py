@@ -5,8 +5,8 @@ Scores each clip of a benchmark once (run again to go on after a kill), then wri
 
 from evaluation.judging.command import parse_request, run
 from evaluation.judging.report import summary_table
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import start_logging
 
 
 def main() -> None:

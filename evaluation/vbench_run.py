@@ -7,8 +7,8 @@ import sys
 
 from evaluation.running.command_line import parse_request
 from evaluation.running.commands import execute
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import start_logging
 
 
 def main() -> None:

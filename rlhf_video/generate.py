@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rlhf_video.algorithms.generate import GenerateConfig, describe, generate
 from rlhf_video.backbones.causal_recipe import CausalConfig
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import start_logging
 from rlhf_video.settings import Shortcut, parse_arguments
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "generate"

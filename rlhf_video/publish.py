@@ -7,8 +7,8 @@ is converted to diffusers' layout.
 from pathlib import Path
 
 from rlhf_video.algorithms.publish import PublishConfig, publish
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import start_logging
 from rlhf_video.settings import dump_yaml, parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "publish" / "sprite.yaml"

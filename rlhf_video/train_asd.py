@@ -9,8 +9,9 @@ from pathlib import Path
 from rlhf_video.algorithms import asd, causal_warmup
 from rlhf_video.algorithms.asd_config import AsdConfig
 from rlhf_video.algorithms.asd_dry_run import describe
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator, start_logging
+from rlhf_video.runtime import create_accelerator
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "asd" / "sprite.yaml"

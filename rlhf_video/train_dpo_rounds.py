@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rlhf_video.algorithms.dpo_rounds import DpoRoundsConfig, train_rounds
 from rlhf_video.algorithms.dpo_rounds_dry_run import describe
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator, start_logging
+from rlhf_video.runtime import create_accelerator
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "dpo_rounds" / "sprite.yaml"

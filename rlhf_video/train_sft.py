@@ -10,8 +10,9 @@ from pathlib import Path
 from rlhf_video.algorithms import sft, window_recovery
 from rlhf_video.algorithms.sft_config import SftConfig
 from rlhf_video.algorithms.sft_dry_run import describe
+from rlhf_video.command import start_logging
 from rlhf_video.errors import exit_on_user_error
-from rlhf_video.runtime import create_accelerator, start_logging
+from rlhf_video.runtime import create_accelerator
 from rlhf_video.settings import parse_arguments
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "sft" / "sprite.yaml"

@@ -12,7 +12,7 @@ from evaluation.registry import NamedMetric
 from evaluation.running.weights_state import weight_state
 from rewards.ledger import LEDGER
 from rlhf_video.algorithms.generate import MANIFEST
-from rlhf_video.runtime.command import command_line
+from rlhf_video.command import command_line
 
 PACKAGES = ("rlhf-video", "torch", "diffusers", "transformers", "av", "numpy")
 _ROOT = Path(__file__).resolve().parents[2]

@@ -10,9 +10,10 @@ from rlhf_video.algorithms.reward_bp_config import RewardBpConfig
 from rlhf_video.algorithms.reward_bp_setup import World, load_suites
 from rlhf_video.algorithms.reward_bp_watch import Validated, Watch, measure
 from rlhf_video.backbones import describe_plan
+from rlhf_video.command import command_line
 from rlhf_video.lora import save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
-from rlhf_video.runtime import Run, command_line, read_metrics
+from rlhf_video.runtime import Run, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
 from rlhf_video.validation import StrengthSweep
 from rlhf_video.validation.report_views import Role

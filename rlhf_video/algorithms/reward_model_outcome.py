@@ -13,9 +13,10 @@ from rlhf_video.algorithms.reward_model_config import RewardModelConfig
 from rlhf_video.algorithms.reward_model_data import ClipReader, Pairs, Parts
 from rlhf_video.algorithms.reward_model_learner import Learner
 from rlhf_video.algorithms.reward_model_scores import Judged, calibrate, columns, differences, judge
+from rlhf_video.command import command_line
 from rlhf_video.data import sha256_file, write_atomic
 from rlhf_video.report import Series, chart_file, markdown_table
-from rlhf_video.runtime import Run, command_line, read_metrics
+from rlhf_video.runtime import Run, read_metrics
 from rlhf_video.stats import Interval
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from rlhf_video.algorithms.suites import Suites
 from rlhf_video.algorithms.watch import Extra, Watch
 from rlhf_video.algorithms.world import Validated, World, WorldConfig
 from rlhf_video.backbones import describe_plan
+from rlhf_video.command import command_line
 from rlhf_video.lora import LoraConfig, save_adapter
 from rlhf_video.lora.card import AdapterCard, write_card
-from rlhf_video.runtime import Run, command_line, read_metrics
+from rlhf_video.runtime import Run, read_metrics
 from rlhf_video.settings import config_hash, dump_yaml
 from rlhf_video.validation import CurveView, FurtherComparison, TrainingReport, write_training_report
 

@@ -1,7 +1,6 @@
 """What a run needs around its maths: a directory, metrics, checkpoints, seeds, memory, and one or many processes."""
 
 from rlhf_video.runtime.batches import cut_equally, cut_padded
-from rlhf_video.runtime.command import command_line, start_logging
 from rlhf_video.runtime.distribution import Distribution, create_accelerator
 from rlhf_video.runtime.memory import Peak, measure_peak, peak_memory
 from rlhf_video.runtime.metrics import read_metrics
@@ -12,7 +11,6 @@ __all__ = [
     "Distribution",
     "Peak",
     "Run",
-    "command_line",
     "create_accelerator",
     "cut_equally",
     "cut_padded",
@@ -23,5 +21,4 @@ __all__ = [
     "read_metrics",
     "rng_state",
     "set_rng_state",
-    "start_logging",
 ]

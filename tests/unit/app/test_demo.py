@@ -83,6 +83,6 @@ def test_the_demo_has_an_admin_unless_the_config_names_one(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_the_arena_starts_without_the_models() -> None:
     heavy = "{'diffusers', 'peft', 'transformers', 'datasets'}"  # half of the time that a start would take
-    program = f"import sys, app.commands; print(sorted({heavy} & set(sys.modules)))"
+    program = f"import sys, app.arena, app.commands; print(sorted({heavy} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
