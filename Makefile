@@ -53,7 +53,7 @@ test: install-dev ## Unit, property and CPU parity tests (minutes)
 	$(PYTEST) -m "not slow and not journey" $(PARALLEL) $(PYTEST_ARGS)
 
 slow: install-dev ## Tests that start processes or take longer
-	$(PYTEST) -m "slow and not journey" --timeout 900 $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not journey" --timeout 900 $(PARALLEL) $(PYTEST_ARGS)
 
 journeys: install-dev ## Every shipped recipe in full, its promised numbers asserted
 	$(PYTEST) -m journey --timeout 7200 $(PYTEST_ARGS)

@@ -58,5 +58,7 @@ def worker_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
     """Return a function that makes a worker's environment once a session, or finds it where RLHF_VIDEO_ENVS is set."""
     with pytest.MonkeyPatch.context() as patch:
         if FOLDER_VARIABLE not in os.environ:
-            patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("envs")))
+            folder = tmp_path_factory.getbasetemp()
+            is_one_of_many = "PYTEST_XDIST_WORKER" in os.environ  # processes of one test run share what they make
+            patch.setenv(FOLDER_VARIABLE, str((folder.parent if is_one_of_many else folder) / "envs"))
         yield lambda worker: create(load_lock(worker))

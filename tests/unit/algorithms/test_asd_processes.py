@@ -1,8 +1,5 @@
 """train_asd.py on two processes ends with the adapter that one process ends with."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +7,8 @@ import yaml
 from torch import Tensor
 
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.launch import ACCELERATE, run_script
 from rlhf_video.testing.runs import adapter_of, is_trained
-
-ROOT = Path(__file__).resolve().parents[3]
-ACCELERATE = (
-    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no"),
-)
 
 
 def train(folder: Path, name: str, launcher: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -38,10 +30,7 @@ def train(folder: Path, name: str, launcher: tuple[str, ...] = ()) -> dict[str, 
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, *launcher, "rlhf_video/train_asd.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    run_script(launcher, "train_asd.py", "--config", file)
     return adapter_of(folder / name)
 
 

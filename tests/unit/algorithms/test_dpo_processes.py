@@ -1,8 +1,5 @@
 """train_dpo.py on two processes ends with the adapter that one process ends with."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +9,9 @@ from torch import Tensor
 
 from rlhf_video.runtime import read_metrics
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.launch import ACCELERATE, FSDP2, TORCHRUN, run_script
 from rlhf_video.testing.runs import adapter_of, is_trained
 from rlhf_video.testing.tiny_pairs import tiny_clip_pairs
-
-ROOT = Path(__file__).resolve().parents[3]
-CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-ACCELERATE = (
-    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +46,8 @@ def train(
         config["reference"] = {"fixed_draws": 4, "cache": str(folder / f"{name}-kept")}
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, *launcher, "rlhf_video/train_dpo.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    assert done.stdout.count("side by side") == 1, "only the main process speaks"
+    printed = run_script(launcher, "train_dpo.py", "--config", file, **environment)
+    assert printed.count("side by side") == 1, "only the main process speaks"
     return adapter_of(folder / name)
 
 
@@ -81,9 +69,7 @@ def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None
     assert is_trained(single)
     double = train(folder, f"{name}-double", ACCELERATE, changes=changes[kind])
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
-    sharded = train(
-        folder, f"{name}-fsdp2", CLUSTER, changes=changes[kind], ACCELERATE_USE_FSDP="true", FSDP_VERSION="2"
-    )
+    sharded = train(folder, f"{name}-fsdp2", TORCHRUN, changes=changes[kind], **FSDP2)
     torch.testing.assert_close(sharded, single, rtol=0, atol=1e-6)
     if kind == "kto":
         assert all(points(folder / f"kto-{way}")[-1] > 0.01 for way in ("single", "double", "fsdp2"))

@@ -1,8 +1,5 @@
 """train_dpo_rounds.py on two processes ends with the adapter that one process ends with."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +7,9 @@ import yaml
 from torch import Tensor
 
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.launch import TORCHRUN, run_script
 from rlhf_video.testing.runs import adapter_of, is_trained
 
-ROOT = Path(__file__).resolve().parents[3]
-CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SAMPLING = {"num_frames": 5, "height": 16, "width": 16, "num_steps": 2, "guidance": 1.0}
 
 
@@ -47,11 +43,8 @@ def train(folder: Path, name: str, launcher: tuple[str, ...] = ()) -> dict[str, 
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, *launcher, "rlhf_video/train_dpo_rounds.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    assert done.stdout.count("round 2") == 1, "only the main process speaks"
+    printed = run_script(launcher, "train_dpo_rounds.py", "--config", file)
+    assert printed.count("round 2") == 1, "only the main process speaks"
     return adapter_of(folder / name / "round-2" / "run")
 
 
@@ -62,6 +55,6 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name, shape in (("train", "circle"), ("validation", "square")):
         prompts = [f"a {colour} {shape} moving left\n" for colour in ("red", "blue", "green", "white")]
         (tmp_path / f"{name}.txt").write_text("".join(prompts))
-    one, two = train(tmp_path, "one"), train(tmp_path, "two", CLUSTER)
+    one, two = train(tmp_path, "one"), train(tmp_path, "two", TORCHRUN)
     assert is_trained(one) and one.keys() == two.keys()
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6

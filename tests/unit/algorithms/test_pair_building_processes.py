@@ -1,30 +1,19 @@
 """build_pairs.py on two processes leaves the bytes that one process leaves, and goes on with what one began."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhf_video.testing.launch import ACCELERATE, launch, run_script
 from rlhf_video.testing.runs import write_config
-
-ROOT = Path(__file__).resolve().parents[3]
-ACCELERATE = (
-    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no"),
-)
 
 
 def build(recipe: dict[str, Any], folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> dict[str, bytes]:
     """Run the script; return what it left, config.yaml (which names the folder) aside."""
     file = write_config(recipe, folder)
-    command = [sys.executable, *launcher, "rlhf_video/build_pairs.py", "--config", str(file), *arguments]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    assert done.stdout.count("comparisons") == 1, "only the main process speaks"
+    printed = run_script(launcher, "build_pairs.py", "--config", file, *arguments)
+    assert printed.count("comparisons") == 1, "only the main process speaks"
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "config.yaml")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -45,8 +34,6 @@ def test_two_processes_leave_the_bytes_of_one(pairs_recipe: dict[str, Any], tmp_
 @pytest.mark.timeout(600)
 def test_a_mistake_ends_both_processes(pairs_recipe: dict[str, Any], tmp_path: Path) -> None:
     file = write_config({**pairs_recipe, "num_prompts": 9}, tmp_path / "run")
-    command = [sys.executable, *ACCELERATE, "rlhf_video/build_pairs.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
+    done = launch(ACCELERATE, "build_pairs.py", "--config", file)
     assert done.returncode != 0
     assert done.stderr.count("error: num_prompts=9 does not fit") >= 1, done.stderr[-3000:]

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from rlhf_video.lora.files import read_adapter
 from rlhf_video.testing import tiny_wan_pipeline
-
-ROOT = Path(__file__).resolve().parents[3]
-CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-ACCELERATE = (
-    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no"),
-)
+from rlhf_video.testing.launch import ACCELERATE, FSDP2, PACKAGE, TORCHRUN, ZERO2, run_script
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +57,8 @@ def train(
     **environment: str,
 ) -> dict[str, Tensor]:
     file = write_config(folder, name, **(changes or {}))
-    command = [sys.executable, *launcher, "rlhf_video/train_reward_bp.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    assert done.stdout.count("side by side") == 1, "only the main process speaks"
+    printed = run_script(launcher, "train_reward_bp.py", "--config", file, **environment)
+    assert printed.count("side by side") == 1, "only the main process speaks"
     return read_adapter(folder / name / "adapter" / "pytorch_lora_weights.safetensors")[0]
 
 
@@ -86,7 +77,7 @@ def test_two_processes_of_accelerate_launch_equal_one(folder: Path, single: dict
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_fsdp2_processes_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
-    double = train(folder, "fsdp2", CLUSTER, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    double = train(folder, "fsdp2", TORCHRUN, **FSDP2)
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
 
 
@@ -96,7 +87,7 @@ def test_two_fsdp2_processes_equal_one_under_an_attention_plan(folder: Path) -> 
     sampling = {"num_frames": 9, "height": 32, "width": 32, "num_steps": 3, "guidance": 2.0}
     changes: dict[str, object] = {"attention": {"preset": "hybrid_middle"}, "sampling": sampling}
     one = train(folder, "windowed", changes=changes)
-    double = train(folder, "windowed-fsdp2", CLUSTER, changes, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    double = train(folder, "windowed-fsdp2", TORCHRUN, changes, **FSDP2)
     torch.testing.assert_close(double, one, rtol=0, atol=1e-6)
 
 
@@ -104,8 +95,7 @@ def test_two_fsdp2_processes_equal_one_under_an_attention_plan(folder: Path) -> 
 @pytest.mark.timeout(600)
 def test_two_deepspeed_zero2_processes_equal_one(folder: Path, single: dict[str, Tensor]) -> None:
     pytest.importorskip("deepspeed", reason='needs pip install -e ".[deepspeed]"')
-    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2", "DS_ACCELERATOR": "cpu"}
-    double = train(folder, "zero2", CLUSTER, **variables)
+    double = train(folder, "zero2", TORCHRUN, **ZERO2)
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
 
 
@@ -115,18 +105,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_adapter(
     folder: Path, single: dict[str, Tensor]
 ) -> None:
     file = write_config(folder, "killed", checkpoint={"every": 1})
-    command = [sys.executable, "rlhf_video/train_reward_bp.py", "--config", str(file)]
+    command = [sys.executable, str(PACKAGE / "train_reward_bp.py"), "--config", str(file)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     first = folder / "killed" / "checkpoints" / "step-000001"
-    with subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as run:
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         while not first.is_dir():
             assert run.poll() is None, "the run ended before its first checkpoint"
             time.sleep(0.02)
         run.kill()
     assert not (folder / "killed" / "adapter").exists(), "killed on the way"
-    done = subprocess.run([*command, "--resume"], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_script((), "train_reward_bp.py", "--config", file, "--resume")
     resumed = read_adapter(folder / "killed" / "adapter" / "pytorch_lora_weights.safetensors")[0]
     torch.testing.assert_close(resumed, single, rtol=0, atol=0)

@@ -4,9 +4,6 @@ On clips of mixed sizes too, where the clips of a step cannot be shared equally.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +14,9 @@ from torch import Tensor
 from rlhf_video.attention import AttentionPlan, Band
 from rlhf_video.data import write_lossless
 from rlhf_video.testing import tiny_wan_pipeline
+from rlhf_video.testing.launch import ACCELERATE, FSDP2, TORCHRUN, run_script
 from rlhf_video.testing.runs import adapter_of, is_trained
 
-ROOT = Path(__file__).resolve().parents[3]
-CLUSTER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-ACCELERATE = (
-    *("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no"),
-)
 KINDS = ("fine-tuning", "recovery", "mixed sizes")
 
 
@@ -69,11 +61,8 @@ def train(folder: Path, kind: str, name: str, launcher: tuple[str, ...] = (), **
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, *launcher, "rlhf_video/train_sft.py", "--config", str(file)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    assert done.stdout.count("side by side") == 1, "only the main process speaks"
+    printed = run_script(launcher, "train_sft.py", "--config", file, **environment)
+    assert printed.count("side by side") == 1, "only the main process speaks"
     return adapter_of(folder / name)
 
 
@@ -85,5 +74,5 @@ def test_two_processes_of_either_kind_equal_one(folder: Path, kind: str) -> None
     assert is_trained(single)
     double = train(folder, kind, f"{kind}-double", ACCELERATE)
     torch.testing.assert_close(double, single, rtol=0, atol=1e-6)
-    sharded = train(folder, kind, f"{kind}-fsdp2", CLUSTER, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    sharded = train(folder, kind, f"{kind}-fsdp2", TORCHRUN, **FSDP2)
     torch.testing.assert_close(sharded, single, rtol=0, atol=1e-6)

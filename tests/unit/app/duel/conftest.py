@@ -32,6 +32,8 @@ CSP = (
 CODECS: dict[str, Codec] = {".mp4": "h264", ".webm": "vp9"}
 PATIENCE_MS = 120_000  # far above what it takes on an idle machine
 TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
+ADVANCED = """(before) => [...document.querySelectorAll(".duel video")].every(
+  (video, index) => video.getVideoPlaybackQuality().totalVideoFrames > before[index])"""
 
 
 @pytest.fixture(scope="session")
@@ -315,6 +317,11 @@ class DuelPage:
 
     def wait_until_watched(self) -> None:
         self.page.wait_for_selector(".duel[data-watched]")
+
+    def wait_until_both_play(self) -> None:
+        """Wait until each clip has put further frames on the screen."""
+        before = self.state("getVideoPlaybackQuality().totalVideoFrames")
+        self.page.wait_for_function(ADVANCED, arg=before)
 
     def frames(self) -> list[int]:
         """Return the frame numbers that the two clips show, left and right, read from their pixels."""

@@ -34,10 +34,8 @@ CONTRASTS = """() => {
 
 def test_a_duel_by_mouse_is_stored_with_everything_the_rater_did(open_duel: OpenDuel, stand_in: Any) -> None:
     duel = open_duel()
-    before = duel.state("getVideoPlaybackQuality().totalVideoFrames")
+    duel.wait_until_both_play()
     duel.wait_until_watched()
-    after = duel.state("getVideoPlaybackQuality().totalVideoFrames")
-    assert all(now > was for now, was in zip(after, before, strict=True))
     assert duel.state("currentSrc")[0].endswith("blue.mp4?assignment-1")
     assert duel.text("gate") == "To submit, answer 4 questions"
     duel.act("submit").click(force=True)  # closed: nothing is sent
