@@ -35,6 +35,8 @@ class ClipEntry:
     """Number of the clip among those of its prompt, from 0."""
     seed: int | None = None
     """Of its noise; clips of two systems with equal prompt and seed are a pair. None where nobody recorded it."""
+    wording: str | None = None
+    """What the suite gives models in place of the prompt, None: the prompt itself."""
     dimensions: frozenset[str] | None = None
     """Dimensions of the suite that the prompt belongs to (VBench asks each of some prompts alone); None: all."""
     facts: Mapping[str, Any] = field(default_factory=dict)

@@ -11,11 +11,16 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from rlhf_video.data import sha256_file
 
+WHERE_AND_HOW_LONG = ("device", "cache_dir", "deadline_s", "trust_pickles")
+"""Options that change no value."""
 _HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)")
 
 
 def options_sha256(options: Mapping[str, object]) -> str:
-    """Return the SHA-256 (hex) over options, nested ones too, and over the content of files that they name."""
+    """Return the SHA-256 (hex) over options, nested ones too; of files and folders their content counts, not the path.
+
+    Options that change no value (`WHERE_AND_HOW_LONG`) stay out.
+    """
     return hashlib.sha256(json.dumps(_described(options), sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -31,7 +36,7 @@ def _content_hash(path: Path, _size: int, _modified_ns: int) -> str:
 
 
 def _described(options: Mapping[str, object]) -> dict[str, object]:
-    return {key: _describe(value) for key, value in sorted(options.items())}
+    return {key: _describe(value) for key, value in sorted(options.items()) if key not in WHERE_AND_HOW_LONG}
 
 
 def _describe(value: object) -> list[object]:
@@ -39,18 +44,18 @@ def _describe(value: object) -> list[object]:
         return [_described(value), None]
     if isinstance(value, list | tuple):
         return [[_describe(item) for item in value], None]
-    return [value, _content_sha256(value)]
-
-
-def _content_sha256(value: object) -> str | None:
-    """Return the hash of the file or folder that an option names, the revision of a cached model, None for others."""
     if not isinstance(value, str | Path) or not str(value) or len(str(value)) > 4096:
-        return None
-    path = Path(value)
+        return [value, None]
+    content = _content_sha256(Path(value))
+    return [None, content] if content else [value, _cached_revision(str(value))]
+
+
+def _content_sha256(path: Path) -> str | None:
+    """Return the hash of a file or folder, None where there is neither."""
     if path.is_file():
         return sha256_file(path)
     if not path.is_dir():
-        return _cached_revision(str(value))
+        return None
     files = sorted(file for file in path.rglob("*") if file.is_file())
     named = [(file.relative_to(path).as_posix(), sha256_file(file)) for file in files]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()

@@ -16,9 +16,6 @@ from rewards.errors import RewardError
 from rewards.factories import construct, load_factory
 from rewards.ledger import LEDGER
 
-_WHERE_AND_HOW_LONG = ("device", "cache_dir", "deadline_s", "trust_pickles")
-"""Options that change no value, so that they stay out of the key."""
-
 
 @dataclass(frozen=True)
 class NamedMetric:
@@ -78,9 +75,8 @@ def build_metric(name: str, label: str | None, options: Mapping[str, object], *,
             "{name: reward, options: {name: ...}}."
         )
     spec = metric.spec
-    lasting = {option: value for option, value in options.items() if option not in _WHERE_AND_HOW_LONG}
     weights = {weight: _weight_hash(weight) for weight in spec.weights}
-    parts = [spec.family, spec.name, spec.version, options_sha256(lasting), weights]
+    parts = [spec.family, spec.name, spec.version, options_sha256(options), weights]
     return NamedMetric(label or spec.name, metric, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
 

@@ -14,6 +14,7 @@ from evaluation.clips.clip_pairs import ClipPairs, PairedBy, pair_clips
 from evaluation.scores import Column, SystemScores, renamed_columns
 from evaluation.vbench_compat.columns import dimension_of
 from rlhf_video.stats import (
+    MAX_EXACT_CLUSTERS,
     Interval,
     cluster_permutation_test,
     clustered_standard_error,
@@ -22,6 +23,7 @@ from rlhf_video.stats import (
     paired_bootstrap,
     share_difference_error,
     share_difference_interval,
+    smallest_p_value,
 )
 
 SIGNIFICANT = 0.05
@@ -148,7 +150,7 @@ def compare_systems(
         identical_share=identical_share,
         verdict=_verdict(names, changes, totals, identical_share),
         warnings=(
-            *_warnings(baseline, system, pairs, changes, uncompared),
+            *_warnings(baseline, system, pairs, changes, uncompared, num_permutations),
             *_warn_of_stillness(changes, totals),
         ),
     )
@@ -258,15 +260,22 @@ def _warnings(
     pairs: ClipPairs,
     changes: Sequence[DimensionChange],
     uncompared: Mapping[str, str],
+    num_permutations: int,
 ) -> list[str]:
     warnings = [pairs.warning] if pairs.warning else []
     if 0.0 < pairs.identical.mean() < 1.0:
         count = int(pairs.identical.sum())
         warnings.append(f"{count} of {len(pairs)} pairs are the same file in both systems, byte for byte.")
-    shapes = [
-        (baseline.entries[first].shape, system.entries[second].shape)
+    matched = [
+        (baseline.entries[first], system.entries[second])
         for first, second in zip(pairs.baseline, pairs.system, strict=True)
     ]
+    if reworded := sum(before.wording != after.wording for before, after in matched):
+        warnings.append(
+            f"{reworded} of {len(pairs)} pairs were made from other wordings of the prompt (suite.extended): the "
+            "wording is part of every difference."
+        )
+    shapes = [(before.shape, after.shape) for before, after in matched]
     if unlike := [pair for pair in shapes if None not in pair and pair[0] != pair[1]]:
         warnings.append(
             f"{len(unlike)} of {len(pairs)} pairs differ in length, size or frame rate, which scores depend on: for "
@@ -282,11 +291,15 @@ def _warnings(
     for reason in dict.fromkeys(uncompared.values()):
         names = [name for name, why in uncompared.items() if why == reason]
         warnings.append(f"Not compared, because {reason}: {_listed(names)}.")
-    fewest = min((change.difference.num_clusters for change in changes), default=0)
-    if changes and len(changes) * 2.0 ** (1 - fewest) >= SIGNIFICANT:
+    # Even if every clip of a score changed alike, its test has no smaller p than this.
+    reachable = holm([smallest_p_value(change.difference.num_clusters, num_permutations) for change in changes])
+    if beyond := [change for change, p in zip(changes, reachable, strict=True) if p >= SIGNIFICANT]:
+        fewest = min(change.difference.num_clusters for change in beyond)
+        which = _listed([change.column.name for change in beyond])
+        remedy = "draws (num_resamples)" if fewest > MAX_EXACT_CLUSTERS else "prompts, or fewer scores"
         warnings.append(
-            f"With {fewest} prompts a permutation test of {len(changes)} scores cannot reach the 5% level after "
-            "correction, whatever the clips show: use more prompts, or fewer scores."
+            f"With {len(changes)} scores, {fewest} prompts and {num_permutations} draws, {len(beyond)} scores cannot "
+            f"reach the 5% level after correction, whatever the clips show ({which}): use more {remedy}."
         )
     return warnings
 

@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.base import ClipEntry, SetMetric
+from evaluation.base import ClipEntry, SetMetric, Status
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.registry import build_metric
 from evaluation.running.run_record import RecordedMetric, RunRecord
@@ -18,6 +18,18 @@ from rlhf_video.stats import Interval
 
 _Features = list[tuple[str, NDArray[np.float32]]]
 """Prompt and features, shape (items, width), of each clip."""
+
+
+@dataclass(frozen=True)
+class LostClip:
+    """A clip without features."""
+
+    system: str
+    clip: str
+    """Prompt and file name."""
+    status: Status
+    """skipped or failed."""
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,8 @@ class SetDistance:
     unit: str
     num_clips: tuple[int, int]
     """Clips with features, of the system and of the reference."""
+    lost: tuple[LostClip, ...] = ()
+    """Clips of either system without features: what is left may be of other prompts."""
     refused: str | None = None
     """Why there is none."""
     interval: Interval | None = None
@@ -51,6 +65,8 @@ class SetDistance:
     def __str__(self) -> str:
         """Return it as one line."""
         sizes = f"{self.num_clips[0]} against {self.num_clips[1]} clips"
+        if self.lost:
+            sizes += f"; {len(self.lost)} have no features, first {self.lost[0].clip}: {self.lost[0].reason}"
         value = f"{self.value:.4g} [{self.ends}] {self.unit}" if self.value is not None else f"none, {self.refused}"
         return f"{self.label} of {self.system} from {self.reference}: {value} ({sizes})"
 
@@ -67,10 +83,12 @@ def set_distances(record: RunRecord, store: ResultStore) -> tuple[SetDistance, .
             continue
         measure = _measure(recorded)
         reference = _features(record.systems[record.baseline], recorded, store)
+        lost = {name: _lost(name, entries, recorded, store) for name, entries in record.systems.items()}
         for name, entries in record.systems.items():
             if name != record.baseline:
                 features = _features(entries, recorded, store)
-                found.append(_distance(measure, recorded, name, record.baseline, features, reference))
+                distance = _distance(measure, recorded, name, record.baseline, features, reference)
+                found.append(replace(distance, lost=(*lost[name], *lost[record.baseline])))
     return tuple(found)
 
 
@@ -158,3 +176,15 @@ def _features(entries: tuple[ClipEntry, ...], recorded: RecordedMetric, store: R
         for entry, result in results
         if result and result.status == "ok"
     ]
+
+
+def _lost(
+    system: str, entries: tuple[ClipEntry, ...], recorded: RecordedMetric, store: ResultStore
+) -> tuple[LostClip, ...]:
+    """Return every clip of a system that has no features, with the reason."""
+    results = [(entry, store.find(entry, recorded.key)) for entry in entries]
+    return tuple(
+        LostClip(system, f"{entry.prompt} ({entry.file.name})", result.status, result.reason or "no reason recorded")
+        for entry, result in results
+        if result and result.status != "ok"
+    )

@@ -27,7 +27,7 @@ class ClipPairs:
     paired_by: PairedBy
     """seed: same prompt and noise; sample: same prompt and number among its clips."""
     identical: NDArray[np.bool_]
-    """Whether both clips are the same file, byte for byte, shape (n,)."""
+    """Whether both clips are known to be the same file, byte for byte, shape (n,)."""
     warning: str | None
     """What is wrong with pairing by sample, None by seed."""
 
@@ -59,7 +59,8 @@ def pair_clips(baseline: SystemScores, system: SystemScores) -> ClipPairs:
             "were made for the same prompts."
         )
     first, second = (np.array(side, dtype=np.intp) for side in zip(*pairs, strict=True))
-    same = [baseline.entries[a].sha256 == system.entries[b].sha256 for a, b in pairs]
+    hashes = [(baseline.entries[a].sha256, system.entries[b].sha256) for a, b in pairs]
+    same = [before == after != "" for before, after in hashes]  # empty: nobody hashed the file
     return ClipPairs(
         baseline=first,
         system=second,

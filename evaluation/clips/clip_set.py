@@ -165,6 +165,7 @@ def _entry(item: _Checked) -> ClipEntry:
         prompt=clip.asked.prompt,
         sample=clip.sample,
         seed=clip.seed,
+        wording=clip.asked.wording,
         dimensions=clip.asked.dimensions,
         facts=clip.asked.facts,
         seconds=None if item.facts is None else item.facts.num_frames / item.facts.fps,

@@ -13,7 +13,7 @@ _MAX_ROWS = 100
 _SEVERITY = ("left out", "failed", "skipped")
 
 
-def holes_table(scores: Sequence[SystemScores]) -> Html | None:
+def holes_table(scores: Sequence[SystemScores], distances: Sequence[SetDistance] = ()) -> Html | None:
     """Return every reason why a score is missing, clips that are left out of all first, then failures by frequency.
 
     Returns:
@@ -32,6 +32,9 @@ def holes_table(scores: Sequence[SystemScores]) -> Html | None:
                     entry = system.entries[index]
                     clip = f"{entry.prompt} ({entry.file.name})"
                     groups.setdefault((status, system.system, label_of(column), reason), []).append(clip)
+    without = dict.fromkeys((distance.label, clip) for distance in distances for clip in distance.lost)
+    for label, found in without:
+        groups.setdefault((found.status, found.system, label, found.reason), []).append(found.clip)
     if not groups:
         return None
     ranked = sorted(groups.items(), key=lambda item: (_SEVERITY.index(item[0][0]), -len(item[1]), item[0]))

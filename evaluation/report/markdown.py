@@ -8,7 +8,7 @@ import numpy as np
 from evaluation.aggregation.comparison import SIGNIFICANT, SystemComparison
 from evaluation.aggregation.set_distances import SetDistance
 from evaluation.aggregation.summary import Summary
-from evaluation.report.pairs import direction_of, half_width, label_of, write_difference, write_value
+from evaluation.report.pairs import direction_of, half_width, label_of, paired_on, write_difference, write_value
 from evaluation.report.tables import FAMILIES, by_family, counts_of, write_p
 from evaluation.report.verdict import headline, trust_cards, trust_of
 from evaluation.scores import Column, SystemScores
@@ -49,7 +49,9 @@ def report_markdown(
     parts += _totals(summaries)
     if distances:
         parts.append("\n".join(f"- {_plain(str(distance))}" for distance in distances))
-    warnings = dict.fromkeys(f"{summary.system}: {text}" for summary in summaries for text in summary.warnings)
+    warnings = dict.fromkeys(
+        f"{one.system}: {text}" for several in (comparisons, summaries) for one in several for text in one.warnings
+    )
     parts += [f"> {_plain(text)}" for text in warnings]
     plain = [
         (key, value) for key, value in facts.items() if isinstance(value, str | int | float) and "\n" not in str(value)
@@ -83,7 +85,7 @@ def _comparison(comparison: SystemComparison, summary: Summary) -> str:
         tables.append(markdown_table([_plain(cell) for cell in head], rows, align="lrrrrrr"))
     pairs = max((change.num_pairs for change in comparison.changes), default=0)
     note = (
-        f"Differences clip by clip on {pairs} pairs of equal prompt and noise; intervals resample prompts; p after "
+        f"Differences clip by clip on {pairs} pairs of {paired_on([comparison])}; intervals resample prompts; p after "
         f"Holm's correction over all scores, bold below {SIGNIFICANT:g}."
     )
     return "\n".join([*tables, note])

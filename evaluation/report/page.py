@@ -14,7 +14,7 @@ from evaluation.report.details import distance_table, holes_table, provenance
 from evaluation.report.explorer import Explorer
 from evaluation.report.figures import Curves, curve_charts, radars, total_bars, win_bars
 from evaluation.report.markdown import report_markdown
-from evaluation.report.pairs import label_of, match_clips
+from evaluation.report.pairs import label_of, match_clips, paired_on
 from evaluation.report.style import SCRIPT, STYLE
 from evaluation.report.tables import comparison_table, system_table, totals_table
 from evaluation.report.verdict import headline, trust_cards, trust_of, verdict_tone
@@ -67,7 +67,7 @@ def write_evaluation_report(
     sections += _clips(shelf, comparisons)
     sections += _below(scores, curves, distances, provenance_facts)
     sections.append(footer(f"rlhf-video evaluation. {shelf.note()}"))
-    title = " against ".join(system.system for system in reversed(scores[:2]))
+    title = f"{comparisons[0].system} against {comparisons[0].baseline}" if comparisons else scores[0].system
     path = write_report(
         folder / "index.html",
         sections,
@@ -108,7 +108,8 @@ def _top(
         verdict = f"{first.system}: {len(first.columns)} scores of {len(first.entries)} clips. Nothing to compare with."
         return join([header("Evaluation", verdict, facts=facts), *_warnings(summaries, ())])
     comparison = comparisons[0]
-    cards = trust_cards(comparison, summaries, _deviations(held[comparison.baseline]))
+    of_both = [summary for summary in summaries if summary.system in (comparison.baseline, comparison.system)]
+    cards = trust_cards(comparison, of_both, _deviations(held[comparison.baseline]))
     _, because = trust_of(cards)
     kicker = f"Evaluation: {comparison.system} against {comparison.baseline}"
     top = header(kicker, headline(comparison), tone=verdict_tone(comparison), facts=facts, because=because)
@@ -146,7 +147,7 @@ def _changes(
 ) -> list[Html]:
     parts = []
     lead = (
-        "Every difference is taken clip by clip on the same prompt and noise; intervals resample prompts. Coloured and "
+        f"Every difference is taken clip by clip on {paired_on(comparisons)}; intervals resample prompts. Coloured and "
         f"marked is only what survives Holm's correction over all scores at {SIGNIFICANT:g}."
     )
     for index, comparison in enumerate(comparisons):
@@ -172,7 +173,7 @@ def _figures(
         )
         body = [Html(f'<div class="charts">{join(totals)}</div>')]
         changed = totals_table(comparisons)
-        body += [Html("<h3>On the same prompts and noise</h3>"), changed] if changed else []
+        body += [Html(f"<h3>Clip by clip on {paired_on(comparisons)}</h3>"), changed] if changed else []
         parts.append(section("VBench totals", body, lead=lead))
     pictures = radars(scores, match_clips(scores), scores[0].columns)
     held = {system.system: system for system in scores}
@@ -218,7 +219,7 @@ def _below(
         parts.append(
             section("Over the length of the clip", [Html(f'<div class="charts">{join(charts)}</div>')], lead=lead)
         )
-    holes = holes_table(scores)
+    holes = holes_table(scores, distances)
     nothing = Html('<p class="lead">Every clip has every score it was asked for.</p>')
     lead = "A clip without a value counts against the coverage, never as a score." if holes else ""
     parts.append(section("What is missing", [holes or nothing], lead=lead))

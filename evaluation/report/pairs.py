@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.aggregation.comparison import SystemComparison
 from evaluation.clips.clip_pairs import pair_clips
 from evaluation.scores import Column, SystemScores
 from rlhf_video.errors import DataError
@@ -24,6 +25,12 @@ class ClipRow:
     """"seed 3", or "clip 1" where no seed says what belongs together."""
     indices: tuple[int | None, ...]
     """Entry of each system, in the order of the systems; None where it has no such clip."""
+
+
+def paired_on(comparisons: Sequence[SystemComparison]) -> str:
+    """Return what the two clips of a pair share, in words; the least that is true of every comparison."""
+    by_seed = all(comparison.paired_by == "seed" for comparison in comparisons)
+    return "the same prompt and noise" if by_seed else "the same prompt and sample number (not the same noise)"
 
 
 def match_clips(scores: Sequence[SystemScores]) -> list[ClipRow]:

@@ -77,6 +77,8 @@ def compare(request: Request) -> int:
         num_permutations=config.num_resamples,
     )
     print(comparison_table(comparison))
+    for warning in comparison.warnings:
+        print(f"! {warning}")
     return hold_gate(request.fail_if, (comparison,))
 
 

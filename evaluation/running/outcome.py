@@ -32,7 +32,7 @@ class Outcome:
     summaries: tuple[Summary, ...]
     """In the same order."""
     comparisons: tuple[SystemComparison, ...]
-    """Each other system against the baseline."""
+    """Each judged system against the baseline."""
     distances: tuple[SetDistance, ...]
     """Of each other system's clips from the baseline's."""
 
@@ -71,7 +71,7 @@ def conclude(
         record: What was measured; None reads run.json, which another run may have written since.
         partial: Whether totals may leave out what is missing.
         num_resamples: Bootstrap and permutation draws.
-        baseline: What every system is compared with in place of the run's own baseline, from another run.
+        baseline: What the systems are compared with in place of the run's own baseline, from another run.
 
     Raises:
         DataError: The run is not finished, or holds no pair of clips with another system's.
@@ -82,6 +82,8 @@ def conclude(
     if baseline is not None:
         scores = (_renamed(baseline, [system.system for system in scores]), *scores)
     first, others = scores[0], scores[1:]
+    if baseline is not None:  # the run's own baseline is judged where there is nothing else to judge
+        others = tuple(system for system in others if system.system != record.baseline) or others
     return Outcome(
         record,
         scores,

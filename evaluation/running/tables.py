@@ -47,7 +47,8 @@ def comparison_table(comparison: SystemComparison) -> str:
     ]
     header = ["score", "family", comparison.baseline, comparison.system, "difference [95%]", "p", "detectable", "pairs"]
     totals = [
-        f"{total.family} {total.name}: {_signed(total.difference.scaled(100.0))} points"
+        f"{total.family} {total.name}{' (partial)' if total.is_partial else ''}: "
+        f"{_signed(total.difference.scaled(100.0))} points"
         for total in comparison.totals
         if total.difference is not None
     ]

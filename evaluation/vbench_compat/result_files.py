@@ -58,7 +58,7 @@ def vbench_scores(results: Mapping[str, VbenchResult], system: str) -> SystemSco
     """Return VBench's results as a table, so that they can be summarised and compared like our own.
 
     Prompt and sample are read from file names `{prompt}-{sample}.mp4`; seeds and hashes are not known. Means over clips
-    can differ from VBench's aggregate where it pools frames (`vbench_totals.pooled_mean`).
+    can differ from VBench's aggregate where it pools frames (`pooled_mean` of totals.py).
 
     Args:
         results: As read.

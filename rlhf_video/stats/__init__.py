@@ -22,7 +22,7 @@ from rlhf_video.stats.fragility import Fragility, fewest_votes_to_flip
 from rlhf_video.stats.holm import holm
 from rlhf_video.stats.joint_means import JointMeans
 from rlhf_video.stats.krippendorff_alpha import krippendorff_alpha, percent_agreement
-from rlhf_video.stats.permutation import cluster_permutation_test
+from rlhf_video.stats.permutation import MAX_EXACT_CLUSTERS, cluster_permutation_test, smallest_p_value
 from rlhf_video.stats.ranking import Ranking, RankingModel, elo, fit_ranking
 from rlhf_video.stats.ranking_covariance import (
     RankingCovariance,
@@ -52,6 +52,7 @@ from rlhf_video.stats.tie_models import bradley_terry, davidson, rao_kupper
 from rlhf_video.stats.votes_needed import VotesNeeded, fixed_votes_needed, votes_needed
 
 __all__ = [
+    "MAX_EXACT_CLUSTERS",
     "AgreementCounts",
     "AreaUnderCurve",
     "ClusterBy",
@@ -123,6 +124,7 @@ __all__ = [
     "share_interval",
     "side_bias",
     "simultaneous_critical",
+    "smallest_p_value",
     "strength_intervals",
     "tie_interval",
     "votes_needed",

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from rlhf_video.errors import DataError
 from rlhf_video.stats.clusters import cluster_sums
 
-_MAX_EXACT_CLUSTERS = 14  # 16,384 sign patterns
+MAX_EXACT_CLUSTERS = 14  # 16,384 sign patterns
 
 
 def cluster_permutation_test(
@@ -34,7 +34,7 @@ def cluster_permutation_test(
     sums, _ = cluster_sums(differences, clusters)
     observed = abs(float(sums.sum()))
     tolerance = 1e-12 * max(1.0, float(np.abs(sums).sum()))  # a sum in another order is the same statistic
-    if len(sums) <= _MAX_EXACT_CLUSTERS:
+    if len(sums) <= MAX_EXACT_CLUSTERS:
         patterns = (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1
         flipped = np.abs((1.0 - 2.0 * patterns) @ sums)
         return float((flipped >= observed - tolerance).mean())
@@ -46,3 +46,15 @@ def cluster_permutation_test(
         extreme += int((np.abs(signs @ sums) >= observed - tolerance).sum())
         left -= block
     return (extreme + 1) / (num_permutations + 1)
+
+
+def smallest_p_value(num_clusters: int, num_permutations: int = 10_000) -> float:
+    """Return the least p-value that `cluster_permutation_test` can have, in (0, 1].
+
+    Args:
+        num_clusters: Prompts, at least 1.
+        num_permutations: As of the test.
+    """
+    if num_clusters <= MAX_EXACT_CLUSTERS:
+        return 2.0 ** (1 - num_clusters)  # the observed signs, and all of them turned round
+    return 1.0 / (num_permutations + 1)

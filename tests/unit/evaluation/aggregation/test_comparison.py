@@ -160,8 +160,46 @@ def test_too_few_prompts_for_any_finding_are_said(table: Any) -> None:
     columns = {"a": np.zeros(5), "b": np.zeros(5)}
     after = {name: 1.0 + np.arange(5.0) for name in columns}
     result = compare_systems(table(columns, system="base"), table(after))
-    assert any("With 5 prompts a permutation test of 2 scores cannot reach" in line for line in result.warnings)
+    told = [line for line in result.warnings if "cannot reach the 5% level" in line]
+    assert len(told) == 1 and "With 2 scores, 5 prompts" in told[0] and "(a, b): use more prompts" in told[0]
     assert not any(change.is_significant for change in result.changes)
+
+
+def test_too_few_draws_for_any_finding_are_said(table: Any) -> None:
+    columns = {f"s{number}": _noise(number) for number in range(16)}
+    base, mine = table(columns, system="base"), table({name: values + 5.0 for name, values in columns.items()})
+    few = compare_systems(base, mine, num_permutations=300)
+    assert not any(change.is_significant for change in few.changes)
+    assert any("300 draws, 16 scores cannot reach" in line and "more draws" in line for line in few.warnings)
+    many = compare_systems(base, mine, num_permutations=1000)
+    assert all(change.is_significant for change in many.changes)
+    assert not any("cannot reach" in line for line in many.warnings)
+
+
+def test_a_score_of_few_prompts_beside_clear_ones_can_still_be_found(table: Any) -> None:
+    columns = {name: _noise(number) for number, name in enumerate("abc")}
+    columns["rare"] = np.where(np.arange(40) < 6, _noise(3), math.nan)
+    result = compare_systems(
+        table(columns, system="base"), table({name: values + 5.0 for name, values in columns.items()})
+    )
+    assert all(change.is_significant for change in result.changes)  # Holm's last step is at 5% itself
+    assert not any("cannot reach" in line for line in result.warnings)
+
+
+def test_other_wordings_of_the_prompts_are_said(table: Any) -> None:
+    base, mine = table({"a": _noise(0)}, system="base"), table({"a": _noise(1)})
+    longer = replace(mine, entries=tuple(replace(entry, wording=f"{entry.prompt}, at dusk") for entry in mine.entries))
+    told = "40 of 40 pairs were made from other wordings of the prompt"
+    assert any(told in line for line in compare_systems(base, longer, num_resamples=100).warnings)
+    for one, other in ((base, mine), (longer, longer)):
+        assert not any("wordings" in line for line in compare_systems(one, other, num_resamples=100).warnings)
+
+
+def test_files_that_nobody_hashed_are_not_called_the_same(table: Any) -> None:
+    systems = [table({"a": _noise(seed)}, system=name) for seed, name in enumerate(("base", "mine"))]
+    unknown = [replace(each, entries=tuple(replace(entry, sha256="") for entry in each.entries)) for each in systems]
+    result = compare_systems(*unknown, num_resamples=100)
+    assert result.identical_share == 0.0 and "byte for byte" not in result.verdict
 
 
 def test_totals_without_pairs_are_refused_with_the_dimension(vbench_table: Any) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from evaluation.aggregation.set_distances import SetDistance, set_distances
 from evaluation.base import ClipEntry, ClipResult, DecodedClip, MetricSpec
 from evaluation.metrics.kernel_distance import kernel_distance, kernel_distance_interval
-from evaluation.report.details import distance_table
+from evaluation.report.details import distance_table, holes_table
 from evaluation.running.run_record import RecordedMetric, RunRecord
 from evaluation.running.store import ResultStore
 from rlhf_video.stats import Interval
@@ -63,7 +63,7 @@ class SureDistance(PlainDistance):
 
 
 def distance_of(
-    folder: Path, metric: type, num_prompts: int
+    folder: Path, metric: type, num_prompts: int, *, broken: int = 0
 ) -> tuple[SetDistance, dict[str, list[NDArray[np.float32]]]]:
     """Store features of two rows a clip, two clips a prompt, and return the distance and the features."""
     rng, held = np.random.default_rng(0), {}
@@ -75,7 +75,10 @@ def distance_of(
                 for i in range(2 * num_prompts)
             )
             held[name] = [rng.normal(size=(2, 3)).astype(np.float32) + (name == "mine") for _ in systems[name]]
-            for entry, features in zip(systems[name], held[name], strict=True):
+            if name == "mine":
+                for entry in systems[name][:broken]:
+                    store.add(entry, "key", ClipResult(status="failed", reason="no memory"))
+            for entry, features in list(zip(systems[name], held[name], strict=True))[broken * (name == "mine") :]:
                 store.add_features(entry, "key", features)
                 store.add(entry, "key", ClipResult(status="ok"))
         name = f"{__name__}:{metric.__name__}"
@@ -118,3 +121,16 @@ def test_a_distance_that_needs_its_object_is_built(tmp_path: Path) -> None:
     built, _ = distance_of(tmp_path / "built", BuiltDistance, 4)
     plain, _ = distance_of(tmp_path / "plain", PlainDistance, 4)
     assert built == plain and built.value is not None
+
+
+def test_clips_without_features_are_told_with_the_reason(tmp_path: Path) -> None:
+    whole, _ = distance_of(tmp_path / "whole", PlainDistance, 4)
+    assert whole.lost == () and "no features" not in str(whole) and holes_table([], [whole]) is None
+    some, _ = distance_of(tmp_path / "some", PlainDistance, 4, broken=2)
+    assert [(clip.system, clip.status, clip.clip) for clip in some.lost] == [
+        ("mine", "failed", "prompt 0 (0.mp4)"),
+        ("mine", "failed", "prompt 0 (1.mp4)"),
+    ]
+    assert "6 against 8 clips; 2 have no features, first prompt 0 (0.mp4): no memory" in str(some)
+    table = holes_table([], [some])
+    assert table is not None and "no memory" in table and "gap" in table

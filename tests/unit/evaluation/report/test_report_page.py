@@ -377,6 +377,43 @@ def test_three_systems_stand_side_by_side(tmp_path: Path) -> None:
     assert all(len(row.indices) == 3 and None not in row.indices for row in match_clips(systems))
 
 
+def test_pairs_by_sample_number_are_not_said_to_share_their_noise(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, num_prompts=4)
+    unseeded = [
+        dataclasses.replace(each, entries=tuple(dataclasses.replace(entry, seed=None) for entry in each.entries))
+        for each in pair
+    ]
+    for systems, shared in ((pair, "the same prompt and noise"), (unseeded, "the same prompt and sample number")):
+        comparison = compare_systems(*systems, num_resamples=100, num_permutations=100)
+        summaries = [summarise(system, num_resamples=100) for system in systems]
+        path = write_evaluation_report(tmp_path / "report", summaries, [comparison], systems, {})
+        markdown = text_of(path.with_name("report.md"))
+        assert f"pairs of {shared}" in markdown and f"clip by clip on {shared}" in text_of(path)
+        assert ("is not shared" in markdown) is (systems is unseeded)  # the comparison's own warning is in both
+
+
+def test_trust_of_a_comparison_leaves_other_systems_out(tmp_path: Path) -> None:
+    base, other = pair_of(tmp_path, num_prompts=24)
+    comparison = compare_systems(base, other, num_resamples=100, num_permutations=2000)
+    summaries = [summarise(system, num_resamples=100) for system in (base, other)]
+    texts = []
+    for name in ("alone", "beside"):
+        systems = [base, other]
+        if name == "beside":  # a third one with holes
+            values = {
+                key: np.where(np.arange(len(column)) < 20, np.nan, column) for key, column in other.values.items()
+            }
+            statuses = {key: ("failed",) * 20 + held[20:] for key, held in other.statuses.items()}
+            reasons = dict.fromkeys(values, dict.fromkeys(range(20), "no memory"))
+            systems.append(
+                dataclasses.replace(other, system="third", values=values, statuses=statuses, reasons=reasons)
+            )
+            summaries.append(summarise(systems[-1], num_resamples=100))
+        path = write_evaluation_report(tmp_path / name, summaries, [comparison], systems, {})
+        texts.append(text_of(path).split('<div class="trust">')[1].split("</section>")[0].split('class="card note"')[0])
+    assert texts[0] == texts[1]
+
+
 def test_metrics_of_whole_sets_alone_make_a_report_without_scores(tmp_path: Path) -> None:
     systems = [
         dataclasses.replace(system, columns=(), values={}, statuses={}, reasons={})

@@ -1,6 +1,7 @@
 """Metrics by name: every short name leads to a class, mistakes say what fits, and the key says what a value is of."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,10 @@ def test_key_changes_with_whatever_can_change_a_value_and_with_nothing_else(own_
     file = tmp_path / "weights.bin"
     file.write_bytes(b"one")
     first = key(file=str(file))
-    assert first == key(file=str(file)) == key(file=str(file), device="cpu")
+    elsewhere = tmp_path / "moved" / "other-name.bin"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"one")
+    assert first == key(file=str(file)) == key(file=str(file), device="cpu") == key(file=str(elsewhere))
     assert build_metric(f"{own_metric}:Constant", "another label", {"file": str(file)}).key == first
     file.write_bytes(b"two")
     keys = [first, key(file=str(file)), key(), key(value=2.0), key("Newer")]
@@ -97,9 +101,11 @@ def test_key_changes_with_whatever_can_change_a_value_and_with_nothing_else(own_
 def test_key_sees_files_in_nested_options(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"one")
     options = {"name": "brightness", "options": {}, "unit": "grey"}
-    nested = {"name": "x", "options": {"model": str(tmp_path), "list": [str(tmp_path / "weights.bin")]}}
+    nested: dict[str, Any] = {"name": "x", "options": {"model": str(tmp_path), "list": [str(tmp_path / "weights.bin")]}}
     before = registry.options_sha256(nested)
     assert before == registry.options_sha256(nested) != registry.options_sha256(options)
+    placed = {**nested, "options": {**nested["options"], "device": "cpu"}}
+    assert registry.options_sha256(placed) == before
     (tmp_path / "weights.bin").write_bytes(b"two")
     assert registry.options_sha256(nested) != before
 

@@ -95,7 +95,8 @@ def test_compare_names_systems_of_this_run_and_of_others(
     call("run")
     capsys.readouterr()
     assert call("compare", "bright", "dim") == 0
-    assert "| level ^" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| level ^" in printed and "\n! With 2 scores, 3 prompts" in printed
     assert call("compare", f"{tmp_path / 'run'}:dim", str(tmp_path / "run")) == 0
     table = capsys.readouterr().out
     assert "-" not in table.split("| level ^")[1].split("|")[4]  # from dim to bright: the difference is positive
@@ -108,8 +109,20 @@ def test_gate_ends_with_3_and_says_why(call: Call, tmp_path: Path, capsys: pytes
     assert "gate passed" in capsys.readouterr().out
     assert call("compare", "bright", "dim", "--fail-if", "level < -0.1") == 3
     assert "gate FAILED" in capsys.readouterr().out
-    assert call("report", "--baseline", f"{tmp_path / 'run'}:bright", "--fail-if", "level < -0.1") == 3
-    assert "bright (baseline run)" in capsys.readouterr().out
+    assert call("report", "--baseline", f"{tmp_path / 'run'}:dim", "--fail-if", "level > 0.1") == 3
+    assert "dim (baseline run)" in capsys.readouterr().out
+
+
+def test_gate_against_another_run_judges_the_model_and_not_its_baseline(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("run")
+    capsys.readouterr()
+    assert call("report", "--baseline", str(tmp_path / "run"), "--fail-if", "level < -0.1") == 0  # nothing changed
+    printed = capsys.readouterr().out
+    assert "gate passed      bright: level" in printed and "dim: level" not in printed.split("gate", 1)[1]
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "<title>Evaluation: bright against bright (baseline run)</title>" in page
 
 
 def test_plan_says_clips_weights_and_time_and_writes_nothing(
