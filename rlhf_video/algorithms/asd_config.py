@@ -68,8 +68,13 @@ class StepsConfig:
             shift=shift,
             first_chunk_steps=self.first_chunk if enhanced else None,
             schedule=self.schedule,
-            longest=max(self.trained),
+            longest=self.longest,
         )
+
+    @property
+    def longest(self) -> int:
+        """Calls of the list that "prefix" cuts short: one list for all chunks, with first-chunk help and without."""
+        return max(*self.trained, self.first_chunk or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +324,16 @@ class AsdConfig:
         if self.warmup is None and self.matching.weight == 0 and self.adversarial.weight == 0:
             raise ConfigError("Nothing would be learned: matching.weight and adversarial.weight are 0.")
         self._check_adversary()
+        if self.rollout.context_noise and not self.rollout.recache:
+            raise ConfigError(
+                f"rollout.context_noise={self.rollout.context_noise} is for the call that reads a finished chunk into "
+                "the cache, and rollout.recache is false: leave one of the two out."
+            )
+        if self.continuation is not None and not self.rollout.recache:
+            raise ConfigError(
+                "continuation reads finished chunks into the cache, and rollout.recache is false: what it teaches is "
+                "not what such a roll-out sees. Set rollout.recache: true, or leave continuation out."
+            )
         if self.continuation is not None and self.continuation.num_frames <= self.sampling.num_frames:
             raise ConfigError(
                 f"continuation.num_frames={self.continuation.num_frames} must exceed "

@@ -74,16 +74,21 @@ def memory_plan(
     bytes_each = torch.finfo(backbone.dtype).bits // 8
     model = cast(Any, next(iter(backbone.transformers.values()))).config
     width = model.num_attention_heads * model.attention_head_dim
-    kept, block = activations(backbone, clips * grid.num_tokens, recompute=config.gradient_checkpointing)
+    tokens = grid.num_tokens * (1 if config.warmup is None else 2)  # a warm-up reads clean and noised frames at once
+    kept, block = activations(backbone, clips * tokens, recompute=config.gradient_checkpointing)
     window = min(config.causal.window_frames or grid.frames, grid.frames)
     parts = {
         f"frozen transformer, once ({config.precision})": frozen * bytes_each,
         "autoencoder (float32)": 4 * sum(p.numel() for p in backbone.vae.parameters()),
         "student, gradient, Adam, average (float32)": 20 * student,
         "fake score, gradient, Adam (float32)": 16 * critics,
-        "key-value cache": 2 * clips * window * grid.frame_tokens * width * model.num_layers * bytes_each,
         "latents, noise, gradients": 8 * 4 * math.prod(latent),
         "transformer pass: kept activations (estimate)": kept + (block if config.gradient_checkpointing else 0),
     }
+    if config.warmup is not None:
+        parts["mask of clean and noised frames"] = tokens**2
+    if config.warmup is None or config.continuation is not None:
+        cached = 2 * clips * window * grid.frame_tokens
+        parts["key-value cache"] = cached * width * model.num_layers * bytes_each
     rows = [(name, f"{size / 2**30:.3f}") for name, size in parts.items()]
     return [*rows, ("peak, about", f"{sum(parts.values()) / 2**30:.3f}")]

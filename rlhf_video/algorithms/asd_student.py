@@ -82,14 +82,15 @@ class Student:
         """Return what an adapter's header must say for others to generate alike."""
         config, longer = self._config, self._config.continuation
         num_frames = config.sampling.num_frames if longer is None else longer.num_frames
+        trains_every_level = config.warmup is not None and config.warmup.kind == "teacher_forcing"
         recipe = CausalRecipe(
             layout=config.causal,
             rollout=config.rollout,
             shift=self._world.shift,
-            steps=tuple(sorted(config.steps.trained)),
+            steps=() if trains_every_level else tuple(sorted(config.steps.trained)),
             first_chunk_steps=config.steps.first_chunk,
             schedule=config.steps.schedule,
-            longest=max(config.steps.trained),
+            longest=config.steps.longest,
             num_latent_frames=self.backbone.spec.num_latent_frames(num_frames),
         )
         return {RECIPE_KEY: recipe.to_json()}

@@ -106,7 +106,8 @@ class _Probe:
     def step(self, latent: int) -> float:
         """Time one step of a batch with so many latent frames; shorter clips have dense attention."""
         backbone, guidance = self._backbone, clip_guidance(self._config, None)
-        backbone.apply_attention(self._plan if latent == self.num_latent else None)
+        plan = self._plan if latent == self.num_latent else None
+        backbone.apply_attention(plan, backend=backbone.attention_backend)
         noise = self._noise(latent, self._config.batch_size)
 
         def velocity(latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -144,11 +145,14 @@ def _causal_pace(config: GenerateConfig, recipe: CausalRecipe, backbone: VideoBa
     cond = backbone.encode_prompts([prompts[i % len(prompts)] for i in range(config.batch_size)])
     shorter = replace(config, num_frames=spec.num_frames(short))
     seeds = range(config.batch_size)
+    source = f"a roll-out of {shorter.num_frames} of {config.num_frames} frames and one decoding"
+    if short < whole and backbone.policy_plan is not None:  # its windows need not fit two chunks
+        backbone.apply_attention(None, backend=backbone.attention_backend)
+        source += ", by dense attention"
     sampling = _warm_seconds(lambda: causal_latents(shorter, recipe, backbone, cond, seeds))
     noise = backbone.noise(clip_shape(shorter, 1), torch.Generator().manual_seed(0))
     decoding = _warm_seconds(lambda: backbone.decode(noise)) * whole / short
     calls = recipe.num_evaluations(steps, whole) / recipe.num_evaluations(steps, short)
-    source = f"a roll-out of {shorter.num_frames} of {config.num_frames} frames and one decoding"
     return Pace(sampling * calls / config.batch_size + decoding, source)
 
 

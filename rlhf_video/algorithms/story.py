@@ -137,7 +137,7 @@ def _write_report(
     config: WorldConfig, world: World, watch: Watch, run: Run, final: Validated, outcome: Outcome, story: Story
 ) -> None:
     metrics = read_metrics(run.directory)
-    plan = describe_plan(world.backbone.attention_plan)
+    plan = describe_plan(world.backbone.policy_plan)
     seconds = sum(line.get("time/step_s") or 0.0 for line in metrics)
     report = TrainingReport(
         title=f"{story.title} of {Path(config.backbone).name}",
@@ -184,7 +184,7 @@ def _adapter_card(
         targets=lora.targets or world.backbone.spec.lora_targets,
         scale=SCALE,
         table=outcome.table,
-        attention_plan=describe_plan(world.backbone.attention_plan),
+        attention_plan=describe_plan(world.backbone.policy_plan),
         hardware=hardware(world.backbone.device, world.distribution.num_processes),
         notes=notes,
     )

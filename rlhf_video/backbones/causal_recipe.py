@@ -170,7 +170,8 @@ class CausalConfig:
             shift: Sigma shift where there is none.
 
         Raises:
-            ConfigError: chunk_frames is not known, or the values do not hold together.
+            ConfigError: chunk_frames is not known, the first chunk's steps would stretch the list of noise levels that
+                the adapter was trained on, or the values do not hold together.
         """
         if recorded is None:
             if self.chunk_frames is None:
@@ -179,6 +180,11 @@ class CausalConfig:
                     "recipe: name such an adapter, or set causal.chunk_frames yourself."
                 )
             recorded = CausalRecipe(layout=CausalLayout(chunk_frames=self.chunk_frames), shift=shift)
+        elif (self.schedule or recorded.schedule) == "prefix" and (self.first_chunk_steps or 1) > recorded.longest:
+            raise ConfigError(
+                f"causal.first_chunk_steps={self.first_chunk_steps}: this adapter's list has {recorded.longest} noise "
+                f"levels, and a longer one would move those of every chunk. {recorded.longest} or fewer fit."
+            )
         layout = _given({"chunk_frames": self.chunk_frames, "sink_frames": self.sink_frames})
         if self.window_frames is not None:
             layout["window_frames"] = None if self.window_frames == "all" else self.window_frames

@@ -14,7 +14,7 @@ from rlhf_video.algorithms.asd_draws import Draws, better_steps
 from rlhf_video.algorithms.asd_setup import AsdParts, open_parts, open_world
 from rlhf_video.algorithms.learner import StepMetrics
 from rlhf_video.algorithms.outcome import Outcome
-from rlhf_video.backbones.causal_recipe import RECIPE_KEY, CausalRecipe
+from rlhf_video.backbones.causal_recipe import RECIPE_KEY, CausalConfig, CausalRecipe
 from rlhf_video.data import write_lossless
 from rlhf_video.errors import AdapterError, ConfigError, DataError
 from rlhf_video.lora import adapter_state, read_adapter_metadata
@@ -98,6 +98,42 @@ def test_a_run_trains_and_reports_every_number_of_steps(distil: Recipe, tmp_path
     recipe = CausalRecipe.from_metadata(read_adapter_metadata(outcome.adapter))
     assert recipe is not None
     assert (recipe.steps, recipe.first_chunk_steps, recipe.layout.chunk_frames) == ((1, 2), 3, 1)
+
+
+def test_prefix_has_one_list_of_levels_with_help_for_the_first_chunk_and_without(
+    distil: Recipe, tmp_path: Path
+) -> None:
+    config, parts = open_tiny(distil, tmp_path / "a", steps__schedule="prefix")
+    with_help, without = (config.steps.plan(2, shift=5.0, enhanced=enhanced) for enhanced in (True, False))
+    assert with_help.later == without.later == with_help.first[:2]
+    recorded = CausalRecipe.from_json(parts.student.recipe()[RECIPE_KEY])
+    assert recorded.longest == 3
+    plain = CausalConfig(first_chunk_steps=1).over(recorded, shift=5.0)
+    assert plain.plan(2).later == recorded.plan(2).later
+    with pytest.raises(ConfigError, match="list has 3 noise levels"):
+        CausalConfig(first_chunk_steps=8).over(recorded, shift=5.0)
+
+
+def test_teacher_forcing_records_no_step_counts(distil: Recipe, tmp_path: Path) -> None:
+    for kind, steps in (("teacher_forcing", ()), ("trajectory", (1, 2))):
+        _, parts = open_tiny(distil, tmp_path / kind, warmup={"kind": kind})
+        assert CausalRecipe.from_json(parts.student.recipe()[RECIPE_KEY]).steps == steps
+
+
+def test_settings_that_a_cache_without_its_own_call_would_ignore_are_refused(distil: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is for the call that reads"):
+        open_tiny(distil, tmp_path / "a", rollout={"recache": False, "context_noise": 0.3})
+    longer = {"clips": given_clips(tmp_path, num_frames=17), "num_frames": 17}
+    causal = {"chunk_frames": 1, "window_frames": 3, "sink_frames": 1}
+    with pytest.raises(ConfigError, match="continuation reads finished chunks"):
+        open_tiny(distil, tmp_path / "b", rollout={"recache": False}, continuation=longer, causal=causal)
+
+
+def test_cards_name_the_attention_plan_of_a_causal_student(distil: Recipe, tmp_path: Path) -> None:
+    sampling = {**distil["sampling"], "height": 32, "width": 32}
+    outcome = run(distil, tmp_path / "a", attention={"preset": "hybrid_middle"}, num_steps=1, sampling=sampling)
+    readme = (outcome.adapter / "README.md").read_text()
+    assert "full" not in next(line for line in readme.splitlines() if "ttention" in line and "plan" in line)
 
 
 def test_weight_zero_is_plain_self_forcing_bit_for_bit(distil: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from rlhf_video.algorithms import generation_pace
 from rlhf_video.algorithms.generate import MANIFEST, GenerateConfig
 from rlhf_video.algorithms.generation_pace import probed_pace, recorded_pace
+from rlhf_video.attention import AttentionConfig
+from rlhf_video.backbones.attention_host import AttentionHost
+from rlhf_video.backbones.causal_recipe import CausalConfig
 from rlhf_video.testing import TINY_PROMPTS
 
 
@@ -83,3 +87,24 @@ def test_clips_too_long_to_try_are_extrapolated(
         assert pace.seconds == pytest.approx(5 * 0.75 * 9 / 2 + 9.0)
     else:
         assert pace.seconds == pytest.approx(5 * (0.25 * 9 + 0.5 * 81) / 2 + 9.0)
+
+
+def test_causal_probe_is_dense_where_windows_need_not_fit_its_short_clip(config: GenerateConfig) -> None:
+    windows = AttentionConfig(preset="local_shift", backend="mask")
+    config = replace(config, num_frames=33, height=32, width=32, num_steps=1, attention=windows)
+    pace = probed_pace(replace(config, causal=CausalConfig(chunk_frames=2)))
+    assert pace.seconds > 0 and pace.source.endswith("and one decoding, by dense attention")
+
+
+def test_probe_keeps_the_attention_back_end(config: GenerateConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    apply = AttentionHost.apply_attention
+
+    def noted(self: AttentionHost, plan: object, *, backend: str = "auto") -> None:
+        asked.append(backend)
+        apply(self, plan, backend=backend)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AttentionHost, "apply_attention", noted)
+    windows = AttentionConfig(preset="local_shift", backend="mask")
+    probed_pace(replace(config, num_frames=33, height=32, width=32, num_steps=1, attention=windows))
+    assert set(asked) == {"mask"}
