@@ -1,6 +1,7 @@
 """An open arena: its database, its writer and the key that signs its tokens."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,10 +35,16 @@ class Arena:
     agreed: set[tuple[str, str]] = field(default_factory=set)
     """Raters' ids and versions of the study information that they agreed to, as far as they were asked; the same."""
 
+    @functools.cached_property
+    def _readers(self) -> Engine:
+        if self.engine.dialect.name != "postgresql":
+            return self.engine  # a transaction of SQLite is a snapshot by itself
+        return self.engine.execution_options(isolation_level="REPEATABLE READ")
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a session that only reads."""
-        with Session(self.engine) as session:
+        """Open a session that only reads, at one moment: what is written meanwhile it does not see."""
+        with Session(self._readers) as session:
             yield session
 
 

@@ -71,7 +71,7 @@ def import_clips(request: argparse.Namespace, config: ArenaConfig) -> int:
     for problem in report.problems:
         sys.stdout.write(f"left out: {problem}\n")
     sys.stdout.write(f"{report.new_clips} new clips ({report.known_clips} were there), {report.new_pairs} new pairs.\n")
-    if not report.is_open:
+    if not report.has_pairs:
         sys.stdout.write(
             f"The study has no two systems that share a prompt yet: import another one into '{request.study}'.\n"
         )

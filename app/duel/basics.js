@@ -44,10 +44,11 @@ class Store {
   }
 
   read(name, otherwise) {
+    if (this.memory.has(name)) return this.memory.get(name) ?? otherwise; // newer than what the browser kept
     try {
-      return JSON.parse(localStorage.getItem(this.prefix + name)) ?? this.memory.get(name) ?? otherwise;
+      return JSON.parse(localStorage.getItem(this.prefix + name)) ?? otherwise;
     } catch {
-      return this.memory.get(name) ?? otherwise;
+      return otherwise;
     }
   }
 

@@ -25,6 +25,7 @@ class Flow {
     this.study ||= studies.find((study) => study.is_open)?.slug;
     const hasAgreed = studies.find((study) => study.slug === this.study)?.consented ?? body.consented;
     if (!hasAgreed) return this.needConsent();
+    if (!this.study) return this.panel.message("Nothing to judge", "No study is open at the moment.", "Try again");
     this.store = new Store(`rlhf-video.duel.${body.rater ?? "rater"}.`);
     this.outbox = new Outbox(this.store, this.patience, (vote, answer) => this.answered(vote, answer));
     if (this.outbox.votes().length > 0) await this.outbox.deliver(); // it goes on to the next pair

@@ -7,9 +7,11 @@ const LONGEST_PAUSE_S = 30;
 /* Send one request. Returns {status, body, retryAfter}; status 0 when no answer came. */
 async function request(path, body) {
   const options = { credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(REQUEST_LIMIT_MS) };
+  const person = new URLSearchParams(window.location.search).get("PROLIFIC_PID"); // the cookie may be of somebody before
+  if (person) options.headers = { "X-Panel-Person": encodeURIComponent(person) };
   if (body !== undefined) {
     Object.assign(options, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+      method: "POST", headers: { ...options.headers, "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
   }
   try {

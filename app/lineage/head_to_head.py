@@ -47,7 +47,8 @@ def head_to_head(
         votes: Those that count; others than of these two systems are passed over.
         system: Name; wins are its.
         other: Name.
-        question: Which answer counts; who called both clips unacceptable and did not answer it counts as a tie.
+        question: Which answer counts; who called both clips unacceptable counts as a tie overall, and of another
+            question where they left it open.
         model: Of the rating.
         without_prompts: Ids of prompts that are left out, for example because the system was trained on them.
 
@@ -78,7 +79,12 @@ def head_to_head(
 
 
 def answer_to(vote: CleanVote, question: str) -> str | None:
-    """Return A, tie or B; None where the rater left the question open."""
+    """Return A, tie or B; None where the rater left the question open.
+
+    Whoever called both clips unacceptable prefers neither overall, as on the leaderboard.
+    """
+    if vote.both_bad and question == OVERALL:
+        return "tie"
     return vote.answers.get(question, "tie" if vote.both_bad else None)
 
 

@@ -9,8 +9,14 @@ function studyOf({ studies }) {
   return studies.find((study) => (slug ? study.slug === slug : study.is_open));
 }
 
+/* The panel's id of who sits here now: the browser's cookie may be that of somebody before them. */
+function panelHeaders() {
+  const person = address.get("PROLIFIC_PID");
+  return person ? { "X-Panel-Person": encodeURIComponent(person) } : {};
+}
+
 async function look() {
-  const session = await (await fetch("/api/v1/session")).json();
+  const session = await (await fetch("/api/v1/session", { headers: panelHeaders() })).json();
   const study = studyOf(session);
   const hasAgreed = study?.consented ?? session.consented;
   version = (study ?? session.studies[0])?.consent_version ?? version;

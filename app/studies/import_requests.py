@@ -51,7 +51,7 @@ def import_and_check(arena: Arena, request: ImportRequest, *, policy: StudyPolic
     report = import_folder(
         arena, request.study, request.system, request.folder, parent=request.parent, skip_bad=request.skip_bad
     )
-    if report.is_open:
+    if report.has_pairs:
         make_gold_pairs(arena, request.study, count=request.num_gold)
         make_gold_pairs(arena, request.study, count=NUM_PRACTICE, kind="practice")
     return report

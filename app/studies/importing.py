@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.arena_state import Arena
 from app.database.audit_log import append_entry
-from app.database.tables import Prompt, Study, System, Video
+from app.database.tables import Pair, Prompt, Study, System, Video
 from app.studies.media import MediaPolicy, PlayFiles, common_size, transcode
 from app.studies.pairs import schedule_pairs
 from app.studies.probing import probe
@@ -46,7 +46,7 @@ class ImportReport:
     new_clips: int = 0
     known_clips: int = 0
     new_pairs: int = 0
-    is_open: bool = False
+    has_pairs: bool = False
     """Whether the study has pairs to judge; one with a single system has none."""
     problems: tuple[str, ...] = ()
     """One sentence for each clip that was left out."""
@@ -155,7 +155,8 @@ def import_folder(
             others = session.scalars(select(System.id).where(System.study_id == study.id, System.name.in_(opponents)))
             among = [frozenset((row.id, other)) for other in others if other != row.id]
         report.new_pairs = schedule_pairs(session, study, among=among)
-        report.is_open = study.status == "open"
+        real = select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "real")
+        report.has_pairs = session.scalar(real.limit(1)) is not None
         details = {"study": slug, "system": system, "clips": report.new_clips, "pairs": report.new_pairs}
         append_entry(session, actor="admin", action="clips.imported", subject=row.id, details=details)
         return report

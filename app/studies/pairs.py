@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.tables import Pair, Study, System, Video
+from app.studies.study import set_status
 
 
 def schedule_pairs(session: Session, study: Study, *, among: Iterable[frozenset[str]] | None = None) -> int:
@@ -41,6 +42,6 @@ def schedule_pairs(session: Session, study: Study, *, among: Iterable[frozenset[
             session.add(Pair(study_id=study.id, prompt_id=prompt_id, a_id=a.id, b_id=b.id, kind="real"))
             new += 1
     session.flush()
-    if study.status == "paused" and (known or new):
-        study.status = "open"
+    if study.status == "paused" and new and not known:  # its first pairs; later, who paused it had a reason
+        set_status(session, study, "open", actor="import")
     return new

@@ -94,6 +94,8 @@ class StudyPolicy:
             )
         if self.completion_url is not None and not self.completion_url.startswith("https://"):
             raise ConfigError(f"completion_url='{self.completion_url}' must begin with https://.")
+        if not 1 <= len(self.consent_version) <= 32:
+            raise ConfigError(f"consent_version='{self.consent_version}' must have 1 to 32 characters.")
         check_range("overlap", self.overlap, least=1)
         check_range("practice", self.practice, least=0)
         for name in ("min_watch_s", "grace_s", "undo_s"):

@@ -171,8 +171,11 @@ def practice_left(session: Session, study: Study, rater: Rater) -> int:
 
 
 def give_up(session: Session, assignment: Assignment, *, kind: str, reason: str, note: str | None) -> None:
-    """End an assignment without a vote: skipped, or reported; the pair goes to somebody else."""
-    if assignment.state != "open":
+    """End an assignment without a vote: skipped, or reported; the pair goes to somebody else.
+
+    One whose lease ran out too: why a clip does not play is worth knowing late.
+    """
+    if assignment.state not in ("open", "expired"):
         raise DataError(f"This assignment is {assignment.state} already.")
     assignment.state = "skipped" if kind == "skip" else "reported"
     session.add(Refusal(assignment_id=assignment.id, kind=kind, reason=reason[:64], note=note))

@@ -33,7 +33,7 @@ def _count(session: Session, study: Study) -> dict[Systems, tuple[int, int, int]
     for vote in clean_votes(session, study):
         # Whoever of the two has the lower name is first; the variance does not depend on it.
         is_swapped = vote.systems[0] > vote.systems[1]
-        answer = vote.answers.get(OVERALL, "tie")
+        answer = "tie" if vote.both_bad else vote.answers.get(OVERALL, "tie")
         word = {"A": "B", "B": "A"}.get(answer, answer) if is_swapped else answer
         counts.setdefault(frozenset(vote.system_ids), Counter())[word] += 1
     return {systems: (count["A"], count["tie"], count["B"]) for systems, count in counts.items()}

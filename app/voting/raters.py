@@ -52,16 +52,21 @@ def consent(
         cookie: The browser's.
         version: Of the text that was agreed to.
         network_sha256: Keyed hash of the network address and the day.
-        external_sha256: Keyed hash of a panel's id; the same person on another machine is the same rater.
+        external_sha256: Keyed hash of a panel's id; the same person on another machine is the same rater. Whoever
+            agreed without one before gets it, or becomes the rater who has it already.
         is_test: Never counted.
     """
     rater = find_rater(session, cookie)
-    if rater is None and external_sha256 is not None:
-        rater = session.scalar(select(Rater).where(Rater.external_sha256 == external_sha256))
-        if rater is not None:
+    if external_sha256 is not None:
+        known = session.scalar(select(Rater).where(Rater.external_sha256 == external_sha256))
+        if known is None and rater is not None:
+            rater.external_sha256 = external_sha256
+        elif known is not None and known is not rater:
+            session.execute(delete(RaterSession).where(RaterSession.cookie_sha256 == cookie_hash(cookie)))
             session.add(
-                RaterSession(rater_id=rater.id, cookie_sha256=cookie_hash(cookie), network_sha256=network_sha256)
+                RaterSession(rater_id=known.id, cookie_sha256=cookie_hash(cookie), network_sha256=network_sha256)
             )
+            rater = known
     if rater is None:
         rater = Rater(pseudonym=_pseudonym(), external_sha256=external_sha256, consent_version=version, is_test=is_test)
         session.add(rater)
@@ -72,6 +77,11 @@ def consent(
         session, actor=rater.pseudonym, action="rater.consented", subject=rater.id, details={"version": version}
     )
     return rater
+
+
+def is_somebody_else(rater: Rater, external_sha256: str | None) -> bool:
+    """Return whether a panel's id says that not this rater sits at their browser; without one nobody knows."""
+    return external_sha256 is not None and rater.external_sha256 not in (None, external_sha256)
 
 
 def agreed_versions(session: Session, rater: Rater, wanted: Set[str]) -> Set[str]:

@@ -13,6 +13,8 @@ from app.web.cookies import RATER_COOKIE
 TEST_HEADER = "X-Arena-Test"
 """Carries a token that says `TEST_WORD`, signed with the key of the data folder: the caller's votes never count."""
 TEST_WORD = "test"
+PANEL_HEADER = "X-Panel-Person"
+"""Carries, URL-encoded, the panel's id of who sits at the browser now; its cookie may be of somebody before them."""
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -32,6 +34,11 @@ def set_session_cookie(response: Response, arena: Arena, value: str) -> None:
     response.set_cookie(
         RATER_COOKIE, value, max_age=_YEAR_S, httponly=True, samesite="lax", secure=arena.config.is_https, path="/"
     )
+
+
+def panel_hash(arena: Arena, person: str | None) -> str | None:
+    """Return a keyed hash of a panel's id of a person; None where there is none."""
+    return arena.signer.keyed_hash("panel", person) if person else None
 
 
 def network_hash(request: Request, arena: Arena) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
@@ -11,14 +12,22 @@ from app.arena_state import Arena
 from app.database.tables import Assignment, Rater, Study
 from app.studies.study import policy_of
 from app.voting.assignments import give_up, next_assignment, progress_of
-from app.voting.raters import agreed_versions, consent, erase, find_rater, new_cookie
+from app.voting.raters import agreed_versions, consent, erase, find_rater, is_somebody_else, new_cookie
 from app.voting.tokens import TokenError
 from app.voting.votes import store_vote, undo_until
 from app.web.api_errors import ApiError
 from app.web.bodies import AssignmentBody, ConsentBody, Id, RefusalBody, VoteBody
 from app.web.cookies import RATER_COOKIE
 from app.web.limits import limited
-from app.web.sessions import arena_of, is_test, network_hash, session_cookie, set_session_cookie
+from app.web.sessions import (
+    PANEL_HEADER,
+    arena_of,
+    is_test,
+    network_hash,
+    panel_hash,
+    session_cookie,
+    set_session_cookie,
+)
 from app.web.vote_views import assignment_plain, feedback, study_plain
 
 router = APIRouter(prefix="/api/v1")
@@ -30,6 +39,9 @@ def read_session(request: Request) -> dict[str, Any]:
     arena = arena_of(request)
     with arena.reading() as session:
         rater = find_rater(session, session_cookie(request))
+        external = panel_hash(arena, unquote(request.headers.get(PANEL_HEADER, "")))
+        if rater is not None and external is not None and rater.external_sha256 != external:
+            rater = None  # they agree first: then the browser is theirs, or the id becomes this rater's
         studies = session.scalars(select(Study).where(Study.status != "closed").order_by(Study.created_at)).all()
         is_active = rater is not None and rater.status == "active"
         versions = {policy_of(study).consent_version for study in studies}
@@ -45,12 +57,13 @@ def read_session(request: Request) -> dict[str, Any]:
 async def give_consent(request: Request, response: Response, body: ConsentBody) -> dict[str, Any]:
     """Store consent and give the browser its cookie."""
     arena, given, fresh = arena_of(request), session_cookie(request), new_cookie()
-    external = arena.signer.keyed_hash("panel", body.panel["PROLIFIC_PID"]) if body.panel.get("PROLIFIC_PID") else None
+    external = panel_hash(arena, body.panel.get("PROLIFIC_PID"))
     network, never_counts = network_hash(request, arena), is_test(request, arena)
 
     def change(session: Session) -> tuple[str, str]:
         # Only a value of ours becomes a session: one that was planted in the browser is known to somebody else.
-        cookie = given if given and find_rater(session, given) else fresh
+        known = find_rater(session, given)
+        cookie = given if given and known is not None and not is_somebody_else(known, external) else fresh
         rater = consent(
             session,
             cookie,

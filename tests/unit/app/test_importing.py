@@ -11,11 +11,11 @@ from sqlalchemy import select
 
 from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
-from app.database.tables import Pair, Study, System, Video
+from app.database.tables import AuditEntry, Pair, Study, System, Video
 from app.studies.gold import make_gold_pairs
 from app.studies.importing import import_folder
 from app.studies.media import MediaPolicy
-from app.studies.study import StudyPolicy, create_study, find_study, policy_of
+from app.studies.study import StudyPolicy, create_study, find_study, policy_of, set_status
 from rlhf_video.data import sha256_file
 from rlhf_video.data.video import write_video
 from rlhf_video.errors import DataError
@@ -46,9 +46,9 @@ def write_folder(folder: Path, *, shade: float, prompts: int = 3) -> Path:
 
 def test_two_systems_meet_on_the_same_prompt_and_number(arena: Arena, tmp_path: Path) -> None:
     first = import_folder(arena, "shapes", "one", write_folder(tmp_path / "one", shade=0.9))
-    assert (first.new_clips, first.new_pairs, first.is_open) == (3, 0, False)
+    assert (first.new_clips, first.new_pairs, first.has_pairs) == (3, 0, False)
     second = import_folder(arena, "shapes", "two", write_folder(tmp_path / "two", shade=0.5), parent="one")
-    assert (second.new_clips, second.new_pairs, second.is_open) == (3, 3, True)
+    assert (second.new_clips, second.new_pairs, second.has_pairs) == (3, 3, True)
     again = import_folder(arena, "shapes", "two", tmp_path / "two")
     assert (again.new_clips, again.known_clips, again.new_pairs) == (0, 3, 0)
     with arena.reading() as session:
@@ -61,6 +61,24 @@ def test_two_systems_meet_on_the_same_prompt_and_number(arena: Arena, tmp_path: 
         assert (video.height, video.width, video.num_frames) == (64, 64, 16)
         assert set(video.play_files) == {"video/mp4", "video/webm"}
         assert session.scalar(select(System.parent_id).where(System.name == "two")) is not None
+
+
+def test_a_paused_study_stays_paused_when_more_comes_in(arena: Arena, tmp_path: Path) -> None:
+    for name, shade in (("one", 0.9), ("two", 0.5)):
+        import_folder(arena, "shapes", name, write_folder(tmp_path / name, shade=shade))
+    arena.writer.run(
+        lambda session: set_status(session, session.scalars(select(Study)).one(), "paused", actor="ann") and None
+    )
+    third = import_folder(arena, "shapes", "three", write_folder(tmp_path / "three", shade=0.2))
+    assert third.new_pairs == 6 and third.has_pairs
+    with arena.reading() as session:
+        assert session.scalars(select(Study.status)).one() == "paused"
+        steps = session.execute(
+            select(AuditEntry.actor, AuditEntry.details)
+            .where(AuditEntry.action == "study.status")
+            .order_by(AuditEntry.number)
+        ).all()
+    assert [(actor, json.loads(details)["to"]) for actor, details in steps] == [("import", "open"), ("ann", "paused")]
 
 
 def test_first_clips_settle_the_size_of_a_study_that_names_none(arena: Arena, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -458,6 +459,61 @@ def test_completion_address_is_shown_to_nobody_whom_a_pair_waits_for(arena: Aren
         assert not is_done(second) and is_done(client)  # its place is free again, for the other one
         arena.writer.run(lambda session: session.execute(update(System).values(is_active=False)) and None)
         assert is_done(second) and not may_ask(second)
+
+
+def test_a_panels_id_says_who_sits_at_the_browser(arena: Arena, client: TestClient) -> None:
+    """The cookie is the browser's: whoever comes next with an id of their own is somebody else."""
+
+    def agree(browser: TestClient, person: str | None = None) -> str:
+        panel = {"PROLIFIC_PID": person} if person else {}
+        reply = browser.post("/api/v1/consent", json={"version": "1", "panel": panel})
+        assert reply.status_code == 200
+        return str(reply.json()["rater"])
+
+    def session(browser: TestClient, person: str | None = None) -> tuple[str | None, bool]:
+        headers = {"X-Panel-Person": quote(person)} if person else {}
+        body = browser.get("/api/v1/session", headers=headers).json()
+        return body["rater"], body["consented"]
+
+    unknown = agree(client)  # without an id: as the fixture did
+    assert session(client, "ann é") == (None, False)
+    assert agree(client, "ann é") == unknown  # the id becomes theirs
+    assert session(client, "ann é") == (unknown, True) == session(client)
+    assert session(client, "bob") == (None, False)
+    bob = agree(client, "bob")
+    assert bob != unknown and session(client, "bob") == (bob, True)
+    with TestClient(create_api(arena), headers=client.headers) as elsewhere:
+        assert agree(elsewhere) not in (unknown, bob)
+        assert agree(elsewhere, "ann é") == unknown  # the same person on another machine
+        assert session(elsewhere) == (unknown, True)
+
+
+def test_a_report_that_comes_after_the_lease_is_kept(arena: Arena, client: TestClient) -> None:
+    late = ask(client)
+    past = utc_now() - timedelta(minutes=1)
+    arena.writer.run(lambda session: session.execute(update(Assignment).values(expires_at=past)) and None)
+    with TestClient(create_api(arena), headers=client.headers) as second:
+        second.post("/api/v1/consent", json={"version": "1"})
+        ask(second)  # ends every lease that is over
+    body = {"token": late["token"], "reason": "broken"}
+    assert client.post(f"/api/v1/assignments/{late['assignment']}/report", json=body).json() == {"state": "reported"}
+
+
+@pytest.mark.parametrize("version", ["", "v" * 33])
+def test_a_version_that_nobody_could_agree_to_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 32 characters"):
+        StudyPolicy(consent_version=version)
+
+
+@on_both_databases
+def test_a_reader_sees_one_moment(arena: Arena, client: TestClient) -> None:
+    client.post("/api/v1/votes", json=ballot(ask(client)))
+    with arena.reading() as session:
+        before = session.scalar(select(func.count()).select_from(AuditEntry))
+        assert client.post("/api/v1/votes", json=ballot(ask(client))).status_code == 201
+        assert session.scalar(select(func.count()).select_from(Vote)) == 1
+        assert session.scalar(select(func.count()).select_from(AuditEntry)) == before
+    assert len(stored_votes(arena)) == 2
 
 
 def test_completion_address_without_https_is_refused() -> None:

@@ -12,11 +12,14 @@ from sqlalchemy import select
 from app.arena_state import Arena
 from app.command_line import parse_request
 from app.commands import execute
-from app.database.tables import AuditEntry, Pair, System, Video
+from app.database.tables import AuditEntry, Pair, System, Video, utc_now
 from app.lineage.export import ExportConfig, WrittenExport, export_votes
+from app.lineage.head_to_head import head_to_head
 from app.lineage.lineage import lineage_of
 from app.lineage.systems import register_trained
 from app.studies.study import find_study
+from app.voting.clean_votes import clean_votes
+from app.voting.outcome_tally import OutcomeTally
 from rlhf_video.data.files import sha256_file
 from rlhf_video.data.video import write_video
 from rlhf_video.errors import DataError
@@ -162,3 +165,14 @@ def test_commands_export_and_print_the_tree(
     suite.write_text(f"{PROMPTS[0]}\n")
     with pytest.raises(DataError, match="evaluation suite"):
         execute(*parse_request(["export", "loop", *data, *settings, "--evaluation", str(suite)]))
+
+
+def test_two_bad_clips_are_a_tie_as_on_the_leaderboard(loop: Arena, ballots: Any) -> None:
+    for number, prompt in enumerate(PROMPTS):
+        ballots.cast(prompt, "tuned", both_bad=number < 9)
+    with loop.reading() as session:
+        study = find_study(session, "loop")
+        found = head_to_head(clean_votes(session, study), "tuned", "base")
+        counts = next(iter(OutcomeTally().outcomes(session, study, utc_now()).values()))
+    assert found is not None and (found.wins, found.ties, found.losses) == (3, 9, 0)
+    assert sorted(counts) == [0, 3, 9]
