@@ -19,13 +19,14 @@ from rlhf_video.settings import to_plain
 from rlhf_video.settings.building import build_config
 
 
-def take_snapshot(arena: Arena, slug: str, choices: Mapping[str, object]) -> str:
+def take_snapshot(arena: Arena, slug: str, choices: Mapping[str, object], *, actor: str = "admin") -> str:
     """Compute a leaderboard and keep it.
 
     Args:
         arena: Open.
         slug: Of the study.
         choices: As of `study_settings`.
+        actor: Who does it, for the audit log.
 
     Returns:
         The snapshot's id.
@@ -50,7 +51,7 @@ def take_snapshot(arena: Arena, slug: str, choices: Mapping[str, object]) -> str
         session.add(row)
         session.flush()
         details = {"study": slug, "audit_head": head.sha256}
-        append_entry(session, actor="admin", action="snapshot.taken", subject=row.id, details=details)
+        append_entry(session, actor=actor, action="snapshot.taken", subject=row.id, details=details)
         return row.id
 
     return arena.writer.run(change)

@@ -93,7 +93,12 @@ class WrittenExport:
 
 
 def export_votes(
-    arena: Arena, slug: str, config: ExportConfig, *, evaluation: Mapping[str, PromptSuite] | None = None
+    arena: Arena,
+    slug: str,
+    config: ExportConfig,
+    *,
+    evaluation: Mapping[str, PromptSuite] | None = None,
+    actor: str = "admin",
 ) -> WrittenExport:
     """Write the votes of a study as training data; the same votes and settings give the same bytes and the same row.
 
@@ -102,6 +107,7 @@ def export_votes(
         slug: The study.
         config: Which votes, and how.
         evaluation: Prompt suites that results are measured on, by name: their prompts may not be trained on.
+        actor: Who does it, for the audit log.
 
     Raises:
         DataError: No pair is left, a pair has an evaluation prompt, a part is empty, or originals are missing or
@@ -137,7 +143,7 @@ def export_votes(
         _write(folder, pairing, clips, config, sources, evaluation or {})
     if not (folder / CHECKSUMS).is_file():
         _finish(folder, config)
-    return _stored(arena, study_id, slug, path, config)
+    return _stored(arena, study_id, slug, path, config, actor=actor)
 
 
 def last_vote_entry(session: Session, study: Study) -> Head:
@@ -254,7 +260,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _stored(arena: Arena, study_id: str, slug: str, path: str, config: ExportConfig) -> WrittenExport:
+def _stored(arena: Arena, study_id: str, slug: str, path: str, config: ExportConfig, *, actor: str) -> WrittenExport:
     """Note the export in the database, once."""
     folder = arena.config.data / path
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -269,7 +275,7 @@ def _stored(arena: Arena, study_id: str, slug: str, path: str, config: ExportCon
         session.add(row)
         session.flush()
         details = {"study": slug, "path": path, "manifest_sha256": digest, "pairs": num_pairs}
-        append_entry(session, actor="admin", action="export.written", subject=row.id, details=details)
+        append_entry(session, actor=actor, action="export.written", subject=row.id, details=details)
         return row.id
 
     left_out = Counter(manifest["comparisons"]["dropped"]) + Counter(manifest["unused_inputs"])

@@ -14,6 +14,7 @@ from app.pages.gradio_parts import (
     QUIET,
     SLOW,
     acted,
+    actor_of,
     board_fields,
     question_field,
     shown,
@@ -49,8 +50,9 @@ def boards_page(pages: gr.Blocks, arena: Arena) -> None:
     def draw(slug: str | None, *values: object) -> str:
         return draw_board(arena, slug or "", _choices(*values))
 
-    def snapshot(slug: str | None, *values: object) -> str:
-        return f"Snapshot {take_snapshot(arena, slug or '', _choices(*values))[:8]} is taken."
+    def snapshot(slug: str | None, request: gr.Request, *values: object) -> str:
+        taken = take_snapshot(arena, slug or "", _choices(*values), actor=actor_of(request))
+        return f"Snapshot {taken[:8]} is taken."
 
     def show(slug: str | None) -> str:
         return draw_snapshots(arena, slug or "", check=False)

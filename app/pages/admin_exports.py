@@ -13,7 +13,7 @@ from app.lineage.export import MANIFEST, ExportConfig, export_votes
 from app.lineage.lineage import lineage_of
 from app.lineage.vote_records import PARETO, WEIGHTED
 from app.pages.exports_view import ExportLine, exports_html, written_html
-from app.pages.gradio_parts import QUIET, SLOW, question_field, shown, study_choices, study_field, view
+from app.pages.gradio_parts import QUIET, SLOW, actor_of, question_field, shown, study_choices, study_field, view
 from app.pages.lineage_view import lineage_html
 from app.studies.study import QUESTIONS, find_study
 from rlhf_video.preferences.layouts import LAYOUTS
@@ -79,6 +79,7 @@ def _write(arena: Arena, study: gr.Dropdown) -> gr.events.Dependency:
         validation: float,
         soft: bool,
         layouts: list[str],
+        request: gr.Request,
     ) -> str:
         votes = {
             "question": decides,
@@ -90,7 +91,8 @@ def _write(arena: Arena, study: gr.Dropdown) -> gr.events.Dependency:
             "soft_labels": soft,
         }
         plain = {"votes": votes, "split": {"validation_share": float(validation)}, "layouts": layouts}
-        return written_html(export_votes(arena, slug or "", build_config(ExportConfig, plain)))
+        config = build_config(ExportConfig, plain)
+        return written_html(export_votes(arena, slug or "", config, actor=actor_of(request)))
 
     fields = [study, decides, rule, threshold, least, ties, both_bad, validation, soft, layouts]
     return start.click(shown(write), fields, told, **SLOW)

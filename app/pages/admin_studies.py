@@ -88,7 +88,9 @@ def _import(pages: gr.Blocks, arena: Arena) -> gr.events.Dependency | None:
         start = gr.Button("Import", variant="primary")
         told = view()
 
-    def take_in(slug: str, system: str, parent: str, folder: str | None, gold: float, skip: bool) -> str:
+    def take_in(
+        slug: str, system: str, parent: str, folder: str | None, gold: float, skip: bool, request: gr.Request
+    ) -> str:
         wanted = ImportRequest(
             study=slug.strip(),
             system=system.strip(),
@@ -96,6 +98,7 @@ def _import(pages: gr.Blocks, arena: Arena) -> gr.events.Dependency | None:
             parent=parent.strip() or None,
             skip_bad=skip,
             num_gold=int(gold),
+            actor=actor_of(request),
         )
         report = import_and_check(arena, wanted)
         left_out = "".join(f" Left out: {problem}." for problem in report.problems)

@@ -44,7 +44,9 @@ class _Spoiled:
     play_files: dict[str, str]
 
 
-def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold", seed: int = 0) -> int:
+def make_gold_pairs(
+    arena: Arena, slug: str, *, count: int, kind: Kind = "gold", seed: int = 0, actor: str = "admin"
+) -> int:
     """Make pairs with a known answer out of a study's clips.
 
     Args:
@@ -55,6 +57,7 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
             study does not ask which clip matches the text.
         kind: What they are for.
         seed: Draws the clips.
+        actor: Who does it, for the audit log.
 
     Returns:
         How many are new.
@@ -105,7 +108,7 @@ def make_gold_pairs(arena: Arena, slug: str, *, count: int, kind: Kind = "gold",
             pair.kind = kind
         session.add_all(new)
         details = {"study": slug, "kind": kind, "pairs": len(new)}
-        append_entry(session, actor="admin", action="gold.made", subject=study.id, details=details)
+        append_entry(session, actor=actor, action="gold.made", subject=study.id, details=details)
         return len(new)
 
     return arena.writer.run(change)

@@ -30,6 +30,8 @@ class ImportRequest:
     skip_bad: bool = False
     num_gold: int = NUM_GOLD
     """Pairs with a known answer."""
+    actor: str = "admin"
+    """Who asks, for the audit log."""
 
 
 def import_and_check(arena: Arena, request: ImportRequest, *, policy: StudyPolicy | None = None) -> ImportReport:
@@ -47,13 +49,21 @@ def import_and_check(arena: Arena, request: ImportRequest, *, policy: StudyPolic
         is_new = session.scalar(select(Study.id).where(Study.slug == request.study)) is None
     if is_new:
         settings = policy or StudyPolicy()
-        arena.writer.run(lambda session: create_study(session, slug=request.study, name="", policy=settings))
+        arena.writer.run(
+            lambda session: create_study(session, slug=request.study, name="", policy=settings, actor=request.actor)
+        )
     report = import_folder(
-        arena, request.study, request.system, request.folder, parent=request.parent, skip_bad=request.skip_bad
+        arena,
+        request.study,
+        request.system,
+        request.folder,
+        parent=request.parent,
+        skip_bad=request.skip_bad,
+        actor=request.actor,
     )
     if report.has_pairs:
-        make_gold_pairs(arena, request.study, count=request.num_gold)
-        make_gold_pairs(arena, request.study, count=NUM_PRACTICE, kind="practice")
+        make_gold_pairs(arena, request.study, count=request.num_gold, actor=request.actor)
+        make_gold_pairs(arena, request.study, count=NUM_PRACTICE, kind="practice", actor=request.actor)
     return report
 
 

@@ -103,6 +103,7 @@ def import_folder(
     parent: str | None = None,
     skip_bad: bool = False,
     opponents: Collection[str] | None = None,
+    actor: str = "admin",
 ) -> ImportReport:
     """Take in the clips of one system and schedule what they stand against; doing it again adds only what is new.
 
@@ -115,6 +116,7 @@ def import_folder(
         parent: Name of the system that it was trained from.
         skip_bad: Leave out clips that cannot be used, and report them.
         opponents: Names of the systems that it meets; None for everyone against everyone.
+        actor: Who does it, for the audit log.
 
     Raises:
         DataError: A clip cannot be used (all are listed), or the study or the parent is not there. Nothing is stored.
@@ -154,11 +156,11 @@ def import_folder(
         if opponents is not None:
             others = session.scalars(select(System.id).where(System.study_id == study.id, System.name.in_(opponents)))
             among = [frozenset((row.id, other)) for other in others if other != row.id]
-        report.new_pairs = schedule_pairs(session, study, among=among)
+        report.new_pairs = schedule_pairs(session, study, among=among, actor=actor)
         real = select(Pair.id).where(Pair.study_id == study.id, Pair.kind == "real")
         report.has_pairs = session.scalar(real.limit(1)) is not None
         details = {"study": slug, "system": system, "clips": report.new_clips, "pairs": report.new_pairs}
-        append_entry(session, actor="admin", action="clips.imported", subject=row.id, details=details)
+        append_entry(session, actor=actor, action="clips.imported", subject=row.id, details=details)
         return report
 
     return arena.writer.run(change)

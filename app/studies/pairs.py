@@ -10,7 +10,9 @@ from app.database.tables import Pair, Study, System, Video
 from app.studies.study import set_status
 
 
-def schedule_pairs(session: Session, study: Study, *, among: Iterable[frozenset[str]] | None = None) -> int:
+def schedule_pairs(
+    session: Session, study: Study, *, among: Iterable[frozenset[str]] | None = None, actor: str = "admin"
+) -> int:
     """Store every pair that is not there yet, and open the study when it has any.
 
     Clips of two systems meet where prompt and number are the same: generate.py gives those the same noise, so what
@@ -20,6 +22,7 @@ def schedule_pairs(session: Session, study: Study, *, among: Iterable[frozenset[
         session: Of the writer.
         study: Whose active systems meet.
         among: Ids of the systems that meet, two by two; None for everyone against everyone.
+        actor: Who brings them; the first pairs open the study.
 
     Returns:
         How many pairs are new.
@@ -43,5 +46,5 @@ def schedule_pairs(session: Session, study: Study, *, among: Iterable[frozenset[
             new += 1
     session.flush()
     if study.status == "paused" and new and not known:  # its first pairs; later, who paused it had a reason
-        set_status(session, study, "open", actor="import")
+        set_status(session, study, "open", actor=actor)
     return new

@@ -122,7 +122,7 @@ def _parsed(policy: str) -> StudyPolicy:
     return build_config(StudyPolicy, json.loads(policy))
 
 
-def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy) -> Study:
+def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy, actor: str = "admin") -> Study:
     """Store a new study; it opens when it has two systems (importing.py).
 
     Args:
@@ -130,6 +130,7 @@ def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy)
         slug: Short name in addresses and commands: lower-case letters, digits and -.
         name: For people.
         policy: Its settings.
+        actor: Who does it, for the audit log.
 
     Raises:
         DataError: The slug is taken or no slug.
@@ -141,7 +142,7 @@ def create_study(session: Session, *, slug: str, name: str, policy: StudyPolicy)
     study = Study(slug=slug, name=name or slug, policy=to_plain(policy), status="paused")
     session.add(study)
     session.flush()
-    append_entry(session, actor="admin", action="study.created", subject=study.id, details={"slug": slug})
+    append_entry(session, actor=actor, action="study.created", subject=study.id, details={"slug": slug})
     return study
 
 

@@ -13,6 +13,7 @@ from app.arena_config import ArenaConfig
 from app.arena_state import Arena, open_arena
 from app.database.tables import AuditEntry, Pair, Study, System, Video
 from app.studies.gold import make_gold_pairs
+from app.studies.import_requests import ImportRequest, import_and_check
 from app.studies.importing import import_folder
 from app.studies.media import MediaPolicy
 from app.studies.study import StudyPolicy, create_study, find_study, policy_of, set_status
@@ -63,6 +64,20 @@ def test_two_systems_meet_on_the_same_prompt_and_number(arena: Arena, tmp_path: 
         assert session.scalar(select(System.parent_id).where(System.name == "two")) is not None
 
 
+def test_the_log_says_who_imported(arena: Arena, tmp_path: Path) -> None:
+    for name, shade in (("one", 0.9), ("two", 0.5)):
+        folder = write_folder(tmp_path / name, shade=shade)
+        import_and_check(arena, ImportRequest(study="bars", system=name, folder=folder, num_gold=2, actor="ann"))
+    with arena.reading() as session:
+        bars = session.scalars(select(Study.id).where(Study.slug == "bars")).one()
+        rows = session.execute(select(AuditEntry.actor, AuditEntry.action).where(AuditEntry.action != "study.created"))
+        assert {tuple(row) for row in rows} == {
+            ("ann", action) for action in ("clips.imported", "study.status", "gold.made")
+        }
+        made = select(AuditEntry.actor).where(AuditEntry.subject == bars, AuditEntry.action == "study.created")
+        assert session.scalar(made) == "ann"
+
+
 def test_a_paused_study_stays_paused_when_more_comes_in(arena: Arena, tmp_path: Path) -> None:
     for name, shade in (("one", 0.9), ("two", 0.5)):
         import_folder(arena, "shapes", name, write_folder(tmp_path / name, shade=shade))
@@ -78,7 +93,7 @@ def test_a_paused_study_stays_paused_when_more_comes_in(arena: Arena, tmp_path: 
             .where(AuditEntry.action == "study.status")
             .order_by(AuditEntry.number)
         ).all()
-    assert [(actor, json.loads(details)["to"]) for actor, details in steps] == [("import", "open"), ("ann", "paused")]
+    assert [(actor, json.loads(details)["to"]) for actor, details in steps] == [("admin", "open"), ("ann", "paused")]
 
 
 def test_first_clips_settle_the_size_of_a_study_that_names_none(arena: Arena, tmp_path: Path) -> None:
