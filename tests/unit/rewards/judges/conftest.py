@@ -1,6 +1,7 @@
 """A real chat endpoint on 127.0.0.1 that answers as it is told, or from the pixels that it is sent."""
 
 import base64
+import contextlib
 import io
 import json
 import threading
@@ -107,15 +108,15 @@ class JudgeServer:
             self._open += 1
             self.most_open = max(self.most_open, self._open)
         try:
-            self._write(handler, reply or self.answer(body))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client has given up, as it should
+            reply = reply or self.answer(body)
+            time.sleep(reply.seconds)
         finally:
-            with self._lock:
+            with self._lock:  # before the client can have the answer, and ask again
                 self._open -= 1
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client has given up, as it should
+            self._write(handler, reply)
 
     def _write(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
-        time.sleep(reply.seconds)
         handler.send_response(reply.status)
         for name, value in reply.headers.items():
             handler.send_header(name, value)
