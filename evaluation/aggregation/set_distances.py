@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +87,8 @@ def set_distances(record: RunRecord, store: ResultStore) -> tuple[SetDistance, .
         for name, entries in record.systems.items():
             if name != record.baseline:
                 features = _features(entries, recorded, store)
-                distance = _distance(measure, recorded, name, record.baseline, features, reference)
-                found.append(replace(distance, lost=(*lost[name], *lost[record.baseline])))
+                of_both = (*lost[name], *lost[record.baseline])
+                found.append(_distance(measure, recorded, name, record.baseline, features, reference, of_both))
     return tuple(found)
 
 
@@ -122,6 +122,7 @@ def _distance(
     reference_system: str,
     features: _Features,
     reference: _Features,
+    lost: tuple[LostClip, ...],
 ) -> SetDistance:
     value, refused, interval, no_interval = None, None, None, None
     if not features or not reference:
@@ -140,6 +141,7 @@ def _distance(
         value=value,
         unit=recorded.spec.unit,
         num_clips=(len(features), len(reference)),
+        lost=lost,
         refused=refused,
         interval=interval,
         no_interval=no_interval,

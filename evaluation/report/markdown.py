@@ -39,8 +39,7 @@ def report_markdown(
             name: float(np.nanstd(values)) if np.isfinite(values).any() else 0.0
             for name, values in baseline.values.items()
         }
-        of_both = [summary for summary in summaries if summary.system in (comparison.baseline, comparison.system)]
-        _, because = trust_of(trust_cards(comparison, of_both, deviations))
+        _, because = trust_of(trust_cards(comparison, summaries, deviations))
         parts.append(f"**{_plain(headline(comparison))}** {_plain(because)}")
         parts.append(_plain(comparison.verdict))
         parts.append(_comparison(comparison, next(item for item in summaries if item.system == comparison.system)))

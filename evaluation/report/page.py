@@ -108,8 +108,7 @@ def _top(
         verdict = f"{first.system}: {len(first.columns)} scores of {len(first.entries)} clips. Nothing to compare with."
         return join([header("Evaluation", verdict, facts=facts), *_warnings(summaries, ())])
     comparison = comparisons[0]
-    of_both = [summary for summary in summaries if summary.system in (comparison.baseline, comparison.system)]
-    cards = trust_cards(comparison, of_both, _deviations(held[comparison.baseline]))
+    cards = trust_cards(comparison, summaries, _deviations(held[comparison.baseline]))
     _, because = trust_of(cards)
     kicker = f"Evaluation: {comparison.system} against {comparison.baseline}"
     top = header(kicker, headline(comparison), tone=verdict_tone(comparison), facts=facts, because=because)

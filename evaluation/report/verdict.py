@@ -51,12 +51,13 @@ def trust_cards(
 
     Args:
         comparison: System against baseline.
-        summaries: Of both, for their coverage.
+        summaries: Of both, for their coverage; those of other systems do not matter here.
         deviations: Column -> standard deviation of the baseline's clips.
     """
+    of_both = [summary for summary in summaries if summary.system in (comparison.baseline, comparison.system)]
     return [
         _size_card(comparison),
-        _coverage_card(summaries),
+        _coverage_card(of_both),
         _chance_card(comparison),
         _resolution_card(comparison, deviations),
         _motion_card(comparison),
